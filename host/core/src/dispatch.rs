@@ -1,0 +1,538 @@
+//! The scheduler as one synchronous state machine: it owns every guest's queue, timers, retries, fair share and life
+//! cycle, and decides what happens next.
+//!
+//! The shell tells it what happened ([`Dispatcher::mark`], [`Dispatcher::finished`], ...), then takes commands out of
+//! [`Dispatcher::step`] until there are none, and calls again at [`Dispatcher::next_time`] or when it has told something
+//! new. No call blocks, every decision is O(log n) in guests and keys, and a guest without work causes no command.
+//!
+//! Ids of guests that are gone are ignored everywhere, because events and removals cross on their way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::backoff::{Backoff, Random};
+use crate::fair::{DEFAULT_WEIGHT, Fair};
+pub use crate::lifecycle::{Path, SleepPolicy, SleepReason, State};
+use crate::lifecycle::{Lifecycle, Move};
+pub use crate::queue::{Completion, Key, Mark, Priority};
+use crate::queue::{Queue, Started};
+use crate::reconcile::{Cause, Tombstone};
+pub use crate::slots::GuestId;
+use crate::slots::Slots;
+pub use crate::timer::Time;
+use crate::timer::Timers;
+
+/// Reconciles under way at once in the whole host unless configured: enough that guests which wait for slow answers do
+/// not hold up the others, few enough that their instances stay in the hundreds of MiB.
+pub const DEFAULT_MAX_RUNS: usize = 256;
+
+/// The keys of a resync are spread at random over this part of its interval.
+pub const RESYNC_SPREAD_DIVISOR: u32 = 10;
+
+/// What holds for the whole host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Reconciles under way at once.
+    pub max_runs: usize,
+    /// Bytes that compiled components may hold before sleeping guests are unloaded, the one used longest ago first; None never unloads. What the
+    /// guests hold is reported with [`Dispatcher::set_bytes`].
+    pub component_bytes: Option<u64>,
+    /// The seed of all jitter.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { max_runs: DEFAULT_MAX_RUNS, component_bytes: None, seed: 0 }
+    }
+}
+
+/// What holds for one guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Its share of the host beside other guests that have work.
+    pub weight: u32,
+    /// Reconciles at once, and so instances. At least 1.
+    pub concurrency: usize,
+    /// When it is put to sleep.
+    pub sleep: SleepPolicy,
+    /// How long the first change for a sleeping guest waits for more to come, so that a burst costs one run per key.
+    /// It delays each wake, so none unless bursts are expected; 20-50 ms then. Timers are not delayed.
+    pub coalesce: Option<Duration>,
+    /// How often all keys are reconciled without a change.
+    pub resync: Option<Duration>,
+    /// Whether it is held back. Running reconciles end; keys queue up.
+    pub suspended: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            weight: DEFAULT_WEIGHT,
+            concurrency: 1,
+            sleep: SleepPolicy::default(),
+            coalesce: None,
+            resync: None,
+            suspended: false,
+        }
+    }
+}
+
+/// What woke a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WakeReason {
+    /// A change, or an object found by the first list.
+    Event,
+    /// A requeue-after, a retry or a resync.
+    Timer,
+}
+
+impl From<Cause> for WakeReason {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Initial | Cause::Change => Self::Event,
+            Cause::Timer | Cause::Retry | Cause::Resync => Self::Timer,
+        }
+    }
+}
+
+/// A command to the shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Drop what there is of the guest, compile and describe its component, then call [`Dispatcher::loaded`] or
+    /// [`Dispatcher::load_failed`]. Nothing of the guest runs. Compile beforehand where the old component can go on
+    /// meanwhile: the guest's keys wait until it is loaded.
+    Load(GuestId),
+    /// Reconcile, then call [`Dispatcher::finished`].
+    Run(Job),
+    /// Drop the guest's instances. None is in use.
+    Sleep(GuestId, SleepReason),
+    /// Drop the guest's compiled component from memory. It has no instance.
+    Unload(GuestId),
+    /// Call [`Dispatcher::resync`] with the guest's keys.
+    Resync(GuestId),
+    /// The guest was removed and its last run has ended: drop everything. The id is not used again.
+    Removed(GuestId),
+}
+
+/// One reconcile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Whose.
+    pub guest: GuestId,
+    /// What.
+    pub key: Key,
+    /// Failures in a row before this attempt.
+    pub attempt: u32,
+    /// Why.
+    pub cause: Cause,
+    /// What was deleted since the last reconcile of this key that succeeded, oldest first.
+    pub deleted: Vec<Tombstone>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// The priority that the key had in the queue.
+    pub priority: Priority,
+    /// When the key was queued; now minus this is the queue duration.
+    pub queued: Time,
+    /// What the run finds in memory, if the shell did as it was told.
+    pub path: Path,
+    /// Set if this run wakes the guest.
+    pub wake: Option<WakeReason>,
+}
+
+/// What there is to know of a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its state.
+    pub state: State,
+    /// Keys that wait for a run, by priority.
+    pub depth: BTreeMap<Priority, usize>,
+    /// Keys that wait for a delay or a backoff.
+    pub delayed: usize,
+    /// Reconciles under way.
+    pub running: usize,
+    /// How long the oldest of them has been running.
+    pub longest_running: Duration,
+    /// How long all of them together have been running.
+    pub unfinished: Duration,
+    /// How often a key was queued that was not queued already.
+    pub adds: u64,
+    /// How often a key was given a backoff.
+    pub retries: u64,
+    /// Total time awake.
+    pub resident: Duration,
+    /// Bytes of its compiled component, as reported.
+    pub bytes: u64,
+}
+
+#[derive(Debug)]
+struct Guest {
+    settings: Settings,
+    queue: Queue,
+    life: Lifecycle,
+    /// The end of the coalescing window.
+    window: Option<Time>,
+    next_resync: Option<Time>,
+    /// Its place among the dormant guests.
+    dormant: Option<Time>,
+    bytes: u64,
+    removed: bool,
+}
+
+impl Guest {
+    fn has_free_run(&self) -> bool {
+        self.queue.running() < self.settings.concurrency.max(1)
+    }
+
+    fn is_runnable(&self, now: Time) -> bool {
+        !self.removed
+            && self.life.may_run_from().is_some_and(|from| from <= now)
+            && self.window.is_none_or(|end| end <= now)
+            && self.has_free_run()
+            && self.queue.is_ready()
+    }
+
+    fn is_busy(&self, now: Time) -> bool {
+        self.queue.running() > 0 || self.is_runnable(now)
+    }
+
+    /// When [`Dispatcher::attend`] has something to do for it.
+    fn attention(&self, now: Time) -> Option<Time> {
+        if self.removed {
+            return (self.queue.running() == 0).then_some(Time::ZERO);
+        }
+        let own = self.life.next_move(self.settings.sleep, self.is_busy(now)).map(|(at, _)| at);
+        let work = self.life.may_run_from().and_then(|from| {
+            // Keys that are ready now are the fair queue's business, once nothing else holds them.
+            let held = from.max(self.window.unwrap_or(Time::ZERO));
+            let ready = (self.queue.is_ready() && held > now).then_some(held);
+            let due = [self.queue.next_time(), self.next_resync].into_iter().flatten().min();
+            [ready, due.map(|at| at.max(from))].into_iter().flatten().min()
+        });
+        [own, work].into_iter().flatten().min()
+    }
+}
+
+/// The state machine. See the module.
+#[derive(Debug)]
+pub struct Dispatcher {
+    options: Options,
+    guests: Slots<Guest>,
+    fair: Fair<GuestId>,
+    attention: Timers<GuestId>,
+    /// Guests whose component is in memory without an instance, the one used longest ago first.
+    dormant: BTreeSet<(Time, GuestId)>,
+    bytes: u64,
+    running: usize,
+    draining: bool,
+    random: Random,
+}
+
+impl Dispatcher {
+    /// A dispatcher without guests.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            guests: Slots::default(),
+            fair: Fair::default(),
+            attention: Timers::default(),
+            dormant: BTreeSet::new(),
+            bytes: 0,
+            running: 0,
+            draining: false,
+            random: Random::new(options.seed),
+            options,
+        }
+    }
+
+    /// Adds a guest. A [`Step::Load`] follows, unless it is suspended.
+    pub fn add(&mut self, now: Time, settings: Settings) -> GuestId {
+        let weight = settings.weight;
+        let id = self.guests.insert(Guest {
+            queue: Queue::default(),
+            life: Lifecycle::new(settings.suspended),
+            window: None,
+            next_resync: None,
+            dormant: None,
+            bytes: 0,
+            removed: false,
+            settings,
+        });
+        self.fair.set_weight(id, weight);
+        self.refresh(now, id);
+        id
+    }
+
+    /// Changes a guest's settings. What runs goes on; the rest follows the new settings at once.
+    pub fn update(&mut self, now: Time, id: GuestId, settings: Settings) {
+        let Some(guest) = self.live(id) else { return };
+        if settings.suspended {
+            guest.life.suspend();
+        } else {
+            guest.life.resume(now, guest.queue.running() > 0);
+        }
+        if settings.resync != guest.settings.resync {
+            guest.next_resync = settings.resync.map(|interval| now + interval);
+        }
+        let weight = settings.weight;
+        guest.settings = settings;
+        self.fair.set_weight(id, weight);
+        self.refresh(now, id);
+    }
+
+    /// Removes a guest and its keys. Runs under way end; [`Step::Removed`] follows when they have.
+    pub fn remove(&mut self, now: Time, id: GuestId) {
+        let Some(guest) = self.live(id) else { return };
+        guest.removed = true;
+        guest.queue.retain(|_| false);
+        self.refresh(now, id);
+    }
+
+    /// Has a guest's component loaded again: [`Step::Load`] follows when its runs have ended. Its keys stay.
+    pub fn reload(&mut self, now: Time, id: GuestId) {
+        let Some(guest) = self.live(id) else { return };
+        guest.life.reload(now, guest.queue.running() > 0);
+        self.refresh(now, id);
+    }
+
+    /// The answer to [`Step::Load`]: the guest's component is ready to be mapped.
+    pub fn loaded(&mut self, now: Time, id: GuestId) {
+        let Some(guest) = self.live(id) else { return };
+        guest.life.loaded(now);
+        guest.next_resync = guest.settings.resync.map(|interval| now + interval);
+        self.refresh(now, id);
+    }
+
+    /// The answer to [`Step::Load`]: it is tried again after the guest's backoff.
+    pub fn load_failed(&mut self, now: Time, id: GuestId) {
+        let Self { guests, random, .. } = self;
+        let Some(guest) = guests.get_mut(id) else { return };
+        guest.life.load_failed(now, random);
+        self.refresh(now, id);
+    }
+
+    /// Drops the guest's keys that are not to be kept, such as those of a controller that a reload took away.
+    pub fn retain(&mut self, now: Time, id: GuestId, keep: impl FnMut(&Key) -> bool) {
+        let Some(guest) = self.live(id) else { return };
+        guest.queue.retain(keep);
+        self.refresh(now, id);
+    }
+
+    /// Something happened to a key: it is to be reconciled.
+    pub fn mark(&mut self, now: Time, id: GuestId, mark: Mark) {
+        let Some(guest) = self.live(id) else { return };
+        if !guest.life.is_awake() && !guest.queue.is_ready() {
+            guest.window = guest.settings.coalesce.map(|window| now + window);
+        }
+        guest.queue.mark(now, mark);
+        self.refresh(now, id);
+    }
+
+    /// The answer to [`Step::Resync`]: the keys are queued with low priority, spread over a part of the interval.
+    pub fn resync(&mut self, now: Time, id: GuestId, keys: impl IntoIterator<Item = Key>) {
+        let Self { guests, random, .. } = self;
+        let Some(guest) = guests.get_mut(id).filter(|guest| !guest.removed) else { return };
+        let spread = guest.settings.resync.unwrap_or_default() / RESYNC_SPREAD_DIVISOR;
+        let micros = u64::try_from(spread.as_micros()).unwrap_or(u64::MAX);
+        for key in keys {
+            let delay = Duration::from_micros(random.up_to(micros));
+            guest.queue.delay(now, key, delay, Cause::Resync, Cause::Resync.into());
+        }
+        self.refresh(now, id);
+    }
+
+    /// A [`Step::Run`] has ended. `cost` is what the guest is charged for under fair share: its CPU time.
+    pub fn finished(&mut self, now: Time, id: GuestId, key: &Key, completion: Completion, cost: Duration) {
+        let Self { guests, random, .. } = self;
+        let Some(guest) = guests.get_mut(id) else { return };
+        if !guest.queue.finish(now, key, completion, |failures| Backoff::KEY.delay(failures, random)) {
+            return;
+        }
+        let busy = guest.queue.running() > 0;
+        guest.life.finished(now, completion == Completion::Broken, busy, random);
+        self.running = self.running.saturating_sub(1);
+        self.fair.settle(id, cost);
+        self.refresh(now, id);
+    }
+
+    /// Says whether the guest has written something whose event has not come back yet. It is not put to sleep meanwhile,
+    /// for at most [`crate::lifecycle::MAX_ECHO_WAIT`], because the event may wake it again at once.
+    pub fn echo_pending(&mut self, now: Time, id: GuestId, pending: bool) {
+        let Some(guest) = self.live(id) else { return };
+        guest.life.echo_pending(now, pending);
+        self.refresh(now, id);
+    }
+
+    /// Reports how much memory the guest's compiled component holds while it is loaded.
+    pub fn set_bytes(&mut self, id: GuestId, bytes: u64) {
+        if let Some(guest) = self.guests.get_mut(id) {
+            let old = std::mem::replace(&mut guest.bytes, bytes);
+            self.bytes = self.bytes.saturating_sub(old).saturating_add(bytes);
+        }
+    }
+
+    /// Stops for good: no command comes any more, and runs under way are awaited.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether the dispatcher was drained and nothing runs.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.draining && self.running == 0
+    }
+
+    /// The next command. To be called until there is none.
+    pub fn step(&mut self, now: Time) -> Option<Step> {
+        if self.draining {
+            return None;
+        }
+        while let Some((_, id)) = self.attention.pop_due(now) {
+            if let Some(step) = self.attend(now, id) {
+                return Some(step);
+            }
+        }
+        if self.running < self.options.max_runs
+            && let Some(job) = self.start(now)
+        {
+            return Some(Step::Run(job));
+        }
+        self.unload(now)
+    }
+
+    /// When [`Dispatcher::step`] has a command or something to decide; [`Time::ZERO`] for at once, None for not before it
+    /// is told something.
+    #[must_use]
+    pub fn next_time(&self) -> Option<Time> {
+        if self.draining {
+            return None;
+        }
+        if (self.running < self.options.max_runs && !self.fair.is_empty()) || self.must_unload() {
+            return Some(Time::ZERO);
+        }
+        self.attention.next()
+    }
+
+    /// Reconciles under way in the whole host.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.running
+    }
+
+    /// All guests that were not removed.
+    pub fn guests(&self) -> impl Iterator<Item = GuestId> {
+        self.guests.iter().filter(|(_, guest)| !guest.removed).map(|(id, _)| id)
+    }
+
+    /// What there is to know of a guest; None if it was removed.
+    #[must_use]
+    pub fn snapshot(&self, now: Time, id: GuestId) -> Option<Snapshot> {
+        let guest = self.guests.get(id).filter(|guest| !guest.removed)?;
+        let running = || guest.queue.started().map(|started| now.since(started));
+        Some(Snapshot {
+            state: guest.life.state(now),
+            depth: guest.queue.depth().clone(),
+            delayed: guest.queue.delayed(),
+            running: guest.queue.running(),
+            longest_running: running().max().unwrap_or_default(),
+            unfinished: running().fold(Duration::ZERO, Duration::saturating_add),
+            adds: guest.queue.adds(),
+            retries: guest.queue.retries(),
+            resident: guest.life.resident(now),
+            bytes: guest.bytes,
+        })
+    }
+
+    fn live(&mut self, id: GuestId) -> Option<&mut Guest> {
+        self.guests.get_mut(id).filter(|guest| !guest.removed)
+    }
+
+    /// Does what is due for one guest.
+    fn attend(&mut self, now: Time, id: GuestId) -> Option<Step> {
+        let guest = self.guests.get_mut(id)?;
+        if guest.removed {
+            self.forget(id);
+            return Some(Step::Removed(id));
+        }
+        let may_run = guest.life.may_run_from().is_some_and(|from| from <= now);
+        if may_run && guest.queue.advance(now) {
+            guest.window = None;
+        }
+        let resync = guest.next_resync.is_some_and(|at| at <= now) && may_run;
+        let step = if resync {
+            guest.next_resync = guest.settings.resync.map(|interval| now + interval);
+            Some(Step::Resync(id))
+        } else {
+            let busy = guest.is_busy(now);
+            guest.life.take_move(now, guest.settings.sleep, busy).map(|step| match step {
+                Move::Load => Step::Load(id),
+                Move::Sleep(reason) => Step::Sleep(id, reason),
+            })
+        };
+        if matches!(step, Some(Step::Load(_))) {
+            self.set_bytes(id, 0);
+        }
+        self.refresh(now, id);
+        step
+    }
+
+    /// Starts the run whose turn it is.
+    fn start(&mut self, now: Time) -> Option<Job> {
+        let id = self.fair.take()?;
+        let guest = self.guests.get_mut(id)?;
+        let Started { key, attempt, cause, priority, deleted, traceparent, queued } = guest.queue.start(now)?;
+        let path = guest.life.start(now);
+        guest.window = None;
+        self.running = self.running.saturating_add(1);
+        self.refresh(now, id);
+        let wake = (path != Path::Warm).then(|| cause.into());
+        Some(Job { guest: id, key, attempt, cause, deleted, traceparent, priority, queued, path, wake })
+    }
+
+    fn must_unload(&self) -> bool {
+        self.options.component_bytes.is_some_and(|budget| self.bytes > budget) && !self.dormant.is_empty()
+    }
+
+    /// Unloads the component of the sleeping guest that was used longest ago, if there is too much.
+    fn unload(&mut self, now: Time) -> Option<Step> {
+        if !self.must_unload() {
+            return None;
+        }
+        let (_, id) = *self.dormant.first()?;
+        self.guests.get_mut(id)?.life.unload();
+        self.set_bytes(id, 0);
+        self.refresh(now, id);
+        Some(Step::Unload(id))
+    }
+
+    fn forget(&mut self, id: GuestId) {
+        self.set_bytes(id, 0);
+        self.fair.remove(id);
+        self.attention.cancel(&id);
+        if let Some(since) = self.guests.remove(id).and_then(|guest| guest.dormant) {
+            self.dormant.remove(&(since, id));
+        }
+    }
+
+    /// Brings what the dispatcher keeps of a guest in line with the guest. Called after every change.
+    fn refresh(&mut self, now: Time, id: GuestId) {
+        let Some(guest) = self.guests.get_mut(id) else { return };
+        let dormant = guest.life.dormant_since();
+        let was_dormant = std::mem::replace(&mut guest.dormant, dormant);
+        if dormant != was_dormant {
+            if let Some(since) = was_dormant {
+                self.dormant.remove(&(since, id));
+            }
+            if let Some(since) = dormant {
+                self.dormant.insert((since, id));
+            }
+        }
+        self.fair.set_ready(id, guest.is_runnable(now));
+        match guest.attention(now) {
+            Some(at) => self.attention.set(id, at),
+            None => {
+                self.attention.cancel(&id);
+            }
+        }
+    }
+}
