@@ -1,0 +1,9 @@
+//! Kubernetes for the host: shared informers, and the gateway through which guests reach the API server.
+//!
+//! Nothing here knows WebAssembly.
+
+pub mod client;
+pub mod discovery;
+pub mod informer;
+pub mod metrics;
+pub mod rights;
