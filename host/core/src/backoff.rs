@@ -74,8 +74,7 @@ mod tests {
     #[test]
     fn jitter_spreads_equal_failures() {
         let mut random = Random::new(7);
-        let delays: std::collections::BTreeSet<_> =
-            (0..100).map(|_| Backoff::KEY.delay(10, &mut random)).collect();
+        let delays: std::collections::BTreeSet<_> = (0..100).map(|_| Backoff::KEY.delay(10, &mut random)).collect();
         assert!(delays.len() > 90);
     }
 

@@ -7,211 +7,29 @@
 //!
 //! Ids of guests that are gone are ignored everywhere, because events and removals cross on their way.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod command;
+mod guest;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::backoff::{Backoff, Random};
-use crate::fair::{DEFAULT_WEIGHT, Fair};
-pub use crate::lifecycle::{Path, SleepPolicy, SleepReason, State};
-use crate::lifecycle::{Lifecycle, Move};
-pub use crate::queue::{Completion, Key, Mark, Priority};
-use crate::queue::{Queue, Started};
-use crate::reconcile::{Cause, Tombstone};
-pub use crate::slots::GuestId;
+use crate::fair::Fair;
+use crate::lifecycle::Move;
+use crate::queue::Started;
+use crate::reconcile::Cause;
 use crate::slots::Slots;
-pub use crate::timer::Time;
 use crate::timer::Timers;
 
-/// Reconciles under way at once in the whole host unless configured: enough that guests which wait for slow answers do
-/// not hold up the others, few enough that their instances stay in the hundreds of MiB.
-pub const DEFAULT_MAX_RUNS: usize = 256;
+pub use self::command::{DEFAULT_MAX_RUNS, Job, Options, Settings, Snapshot, Step, WakeReason};
+use self::guest::Guest;
+pub use crate::lifecycle::{Path, SleepPolicy, SleepReason, State};
+pub use crate::queue::{Completion, Key, Mark, Priority};
+pub use crate::slots::GuestId;
+pub use crate::timer::Time;
 
 /// The keys of a resync are spread at random over this part of its interval.
 pub const RESYNC_SPREAD_DIVISOR: u32 = 10;
-
-/// What holds for the whole host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    /// Reconciles under way at once.
-    pub max_runs: usize,
-    /// Bytes that compiled components may hold before sleeping guests are unloaded, the one used longest ago first; None never unloads. What the
-    /// guests hold is reported with [`Dispatcher::set_bytes`].
-    pub component_bytes: Option<u64>,
-    /// The seed of all jitter.
-    pub seed: u64,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { max_runs: DEFAULT_MAX_RUNS, component_bytes: None, seed: 0 }
-    }
-}
-
-/// What holds for one guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Its share of the host beside other guests that have work.
-    pub weight: u32,
-    /// Reconciles at once, and so instances. At least 1.
-    pub concurrency: usize,
-    /// When it is put to sleep.
-    pub sleep: SleepPolicy,
-    /// How long the first change for a sleeping guest waits for more to come, so that a burst costs one run per key.
-    /// It delays each wake, so none unless bursts are expected; 20-50 ms then. Timers are not delayed.
-    pub coalesce: Option<Duration>,
-    /// How often all keys are reconciled without a change.
-    pub resync: Option<Duration>,
-    /// Whether it is held back. Running reconciles end; keys queue up.
-    pub suspended: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            weight: DEFAULT_WEIGHT,
-            concurrency: 1,
-            sleep: SleepPolicy::default(),
-            coalesce: None,
-            resync: None,
-            suspended: false,
-        }
-    }
-}
-
-/// What woke a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum WakeReason {
-    /// A change, or an object found by the first list.
-    Event,
-    /// A requeue-after, a retry or a resync.
-    Timer,
-}
-
-impl From<Cause> for WakeReason {
-    fn from(cause: Cause) -> Self {
-        match cause {
-            Cause::Initial | Cause::Change => Self::Event,
-            Cause::Timer | Cause::Retry | Cause::Resync => Self::Timer,
-        }
-    }
-}
-
-/// A command to the shell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Drop what there is of the guest, compile and describe its component, then call [`Dispatcher::loaded`] or
-    /// [`Dispatcher::load_failed`]. Nothing of the guest runs. Compile beforehand where the old component can go on
-    /// meanwhile: the guest's keys wait until it is loaded.
-    Load(GuestId),
-    /// Reconcile, then call [`Dispatcher::finished`].
-    Run(Job),
-    /// Drop the guest's instances. None is in use.
-    Sleep(GuestId, SleepReason),
-    /// Drop the guest's compiled component from memory. It has no instance.
-    Unload(GuestId),
-    /// Call [`Dispatcher::resync`] with the guest's keys.
-    Resync(GuestId),
-    /// The guest was removed and its last run has ended: drop everything. The id is not used again.
-    Removed(GuestId),
-}
-
-/// One reconcile.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Job {
-    /// Whose.
-    pub guest: GuestId,
-    /// What.
-    pub key: Key,
-    /// Failures in a row before this attempt.
-    pub attempt: u32,
-    /// Why.
-    pub cause: Cause,
-    /// What was deleted since the last reconcile of this key that succeeded, oldest first.
-    pub deleted: Vec<Tombstone>,
-    /// W3C trace context.
-    pub traceparent: Option<String>,
-    /// The priority that the key had in the queue.
-    pub priority: Priority,
-    /// When the key was queued; now minus this is the queue duration.
-    pub queued: Time,
-    /// What the run finds in memory, if the shell did as it was told.
-    pub path: Path,
-    /// Set if this run wakes the guest.
-    pub wake: Option<WakeReason>,
-}
-
-/// What there is to know of a guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Its state.
-    pub state: State,
-    /// Keys that wait for a run, by priority.
-    pub depth: BTreeMap<Priority, usize>,
-    /// Keys that wait for a delay or a backoff.
-    pub delayed: usize,
-    /// Reconciles under way.
-    pub running: usize,
-    /// How long the oldest of them has been running.
-    pub longest_running: Duration,
-    /// How long all of them together have been running.
-    pub unfinished: Duration,
-    /// How often a key was queued that was not queued already.
-    pub adds: u64,
-    /// How often a key was given a backoff.
-    pub retries: u64,
-    /// Total time awake.
-    pub resident: Duration,
-    /// Bytes of its compiled component, as reported.
-    pub bytes: u64,
-}
-
-#[derive(Debug)]
-struct Guest {
-    settings: Settings,
-    queue: Queue,
-    life: Lifecycle,
-    /// The end of the coalescing window.
-    window: Option<Time>,
-    next_resync: Option<Time>,
-    /// Its place among the dormant guests.
-    dormant: Option<Time>,
-    bytes: u64,
-    removed: bool,
-}
-
-impl Guest {
-    fn has_free_run(&self) -> bool {
-        self.queue.running() < self.settings.concurrency.max(1)
-    }
-
-    fn is_runnable(&self, now: Time) -> bool {
-        !self.removed
-            && self.life.may_run_from().is_some_and(|from| from <= now)
-            && self.window.is_none_or(|end| end <= now)
-            && self.has_free_run()
-            && self.queue.is_ready()
-    }
-
-    fn is_busy(&self, now: Time) -> bool {
-        self.queue.running() > 0 || self.is_runnable(now)
-    }
-
-    /// When [`Dispatcher::attend`] has something to do for it.
-    fn attention(&self, now: Time) -> Option<Time> {
-        if self.removed {
-            return (self.queue.running() == 0).then_some(Time::ZERO);
-        }
-        let own = self.life.next_move(self.settings.sleep, self.is_busy(now)).map(|(at, _)| at);
-        let work = self.life.may_run_from().and_then(|from| {
-            // Keys that are ready now are the fair queue's business, once nothing else holds them.
-            let held = from.max(self.window.unwrap_or(Time::ZERO));
-            let ready = (self.queue.is_ready() && held > now).then_some(held);
-            let due = [self.queue.next_time(), self.next_resync].into_iter().flatten().min();
-            [ready, due.map(|at| at.max(from))].into_iter().flatten().min()
-        });
-        [own, work].into_iter().flatten().min()
-    }
-}
 
 /// The state machine. See the module.
 #[derive(Debug)]
@@ -248,16 +66,7 @@ impl Dispatcher {
     /// Adds a guest. A [`Step::Load`] follows, unless it is suspended.
     pub fn add(&mut self, now: Time, settings: Settings) -> GuestId {
         let weight = settings.weight;
-        let id = self.guests.insert(Guest {
-            queue: Queue::default(),
-            life: Lifecycle::new(settings.suspended),
-            window: None,
-            next_resync: None,
-            dormant: None,
-            bytes: 0,
-            removed: false,
-            settings,
-        });
+        let id = self.guests.insert(Guest::new(settings));
         self.fair.set_weight(id, weight);
         self.refresh(now, id);
         id
@@ -284,7 +93,6 @@ impl Dispatcher {
     pub fn remove(&mut self, now: Time, id: GuestId) {
         let Some(guest) = self.live(id) else { return };
         guest.removed = true;
-        guest.queue.retain(|_| false);
         self.refresh(now, id);
     }
 

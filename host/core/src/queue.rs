@@ -226,14 +226,25 @@ impl Queue {
         let traceparent = entry.traceparent.take();
         self.leave(&pending);
         let Pending { cause, priority, queued, .. } = pending;
-        let run =
-            Run { started: now, priority, deleted: deleted.clone(), traceparent: traceparent.clone(), forgotten: false };
+        let run = Run {
+            started: now,
+            priority,
+            deleted: deleted.clone(),
+            traceparent: traceparent.clone(),
+            forgotten: false,
+        };
         self.running.insert(key.clone(), run);
         Some(Started { key, attempt, cause, priority, deleted, traceparent, queued })
     }
 
     /// Ends a run. `backoff` gives the wait after so many failures in a row. Returns false if the key was not running.
-    pub fn finish(&mut self, now: Time, key: &Key, completion: Completion, backoff: impl FnOnce(u32) -> Duration) -> bool {
+    pub fn finish(
+        &mut self,
+        now: Time,
+        key: &Key,
+        completion: Completion,
+        backoff: impl FnOnce(u32) -> Duration,
+    ) -> bool {
         let Some(run) = self.running.remove(key) else { return false };
         let entry = self.entries.entry(key.clone()).or_default();
         let completion = if run.forgotten { Completion::Done } else { completion };
@@ -264,8 +275,7 @@ impl Queue {
     /// Removes the keys that are not to be kept, with their delays and failures. Their running reconciles end without
     /// consequences.
     pub fn retain(&mut self, mut keep: impl FnMut(&Key) -> bool) {
-        let gone: Vec<Key> =
-            self.entries.keys().chain(self.running.keys()).filter(|key| !keep(key)).cloned().collect();
+        let gone: Vec<Key> = self.entries.keys().chain(self.running.keys()).filter(|key| !keep(key)).cloned().collect();
         for key in gone {
             self.timers.cancel(&key);
             if let Some(run) = self.running.get_mut(&key) {
@@ -371,10 +381,9 @@ impl Queue {
     }
 
     fn drop_if_idle(&mut self, key: &Key) {
-        let idle = self.entries.get(key).is_some_and(|entry| {
-            entry.pending.is_none() && entry.delayed.is_none() && entry.failures == 0 && entry.deleted.is_empty()
-        });
-        if idle {
+        // Failures and tombstones live no longer than the run that they wait for.
+        let waits = |entry: &Entry| entry.pending.is_some() || entry.delayed.is_some();
+        if !self.entries.get(key).is_some_and(waits) {
             self.entries.remove(key);
         }
     }

@@ -7,6 +7,7 @@ use crate::object::Metadata;
 mod label;
 
 pub use label::LabelSelector;
+pub(crate) use label::is_label_key;
 
 /// A selector that the API server would refuse, or that the host does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,14 +44,12 @@ impl FieldSelector {
             if term.is_empty() {
                 continue;
             }
-            let (field, equal, value) = if let Some((field, value)) = term.split_once("!=") {
-                (field, false, value)
-            } else if let Some((field, value)) = term.split_once("==") {
-                (field, true, value)
-            } else if let Some((field, value)) = term.split_once('=') {
-                (field, true, value)
-            } else {
+            let Some((field, value)) = term.split_once('=') else {
                 return Err(error("a term must be `field=value` or `field!=value`"));
+            };
+            let (field, equal, value) = match field.strip_suffix('!') {
+                Some(field) => (field, false, value),
+                None => (field, true, value.strip_prefix('=').unwrap_or(value)),
             };
             let value = unescape(value).ok_or_else(|| error("`\\` must be followed by `\\`, `,` or `=`"))?;
             terms.push(FieldTerm { field: field.into(), equal, value: value.into() });
@@ -68,6 +67,12 @@ impl FieldSelector {
     #[must_use]
     pub fn is_local(&self) -> bool {
         self.terms.iter().all(|term| matches!(&*term.field, "metadata.name" | "metadata.namespace"))
+    }
+
+    /// The one name that it selects, if it is of that form: such a list or watch is authorised for that name only.
+    #[must_use]
+    pub fn single_name(&self) -> Option<&str> {
+        self.terms.iter().find(|term| term.equal && &*term.field == "metadata.name").map(|term| &*term.value)
     }
 
     /// Whether it selects the object; false for fields that are not local.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::index::FieldIndex;
 use crate::object::{Change, Object, ObjectRef};
 use crate::request::path::{is_label, is_subdomain};
-use crate::selector::{FieldSelector, LabelSelector, SelectorError};
+use crate::selector::{FieldSelector, LabelSelector, SelectorError, is_label_key};
 
 /// A kind of object as the API server names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -177,6 +177,28 @@ pub struct Primaries<'a> {
     pub index: &'a FieldIndex,
 }
 
+/// Checks the watches of one controller, each by itself and all together.
+pub fn validate_controller(primary: &Watch, watches: &[Watch]) -> Result<(), InvalidWatch> {
+    primary.validate()?;
+    if primary.mapping != Mapping::Object {
+        return Err(InvalidWatch::PrimaryMapping(primary.of.to_string()));
+    }
+    for watch in watches {
+        watch.validate()?;
+        if let Mapping::Field(path) = &watch.mapping
+            && primary.representation == Representation::Metadata
+            && !path.starts_with(".metadata.")
+        {
+            return Err(InvalidWatch::FieldNeedsFull(path.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn is_kind(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 63 && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
 impl Watch {
     /// Checks every word.
     pub fn validate(&self) -> Result<(), InvalidWatch> {
@@ -186,13 +208,21 @@ impl Watch {
         check(self.of.group.is_empty() || is_subdomain(&self.of.group), &self.of.group, "an API group")?;
         check(is_label(&self.of.version), &self.of.version, "an API version")?;
         check(is_label(&self.of.plural), &self.of.plural, "a lower-case plural")?;
-        let kind_ok = !self.of.kind.is_empty() && self.of.kind.len() <= 63 && self.of.kind.bytes().all(|b| b.is_ascii_alphanumeric());
-        check(kind_ok, &self.of.kind, "a kind")?;
+        check(is_kind(&self.of.kind), &self.of.kind, "a kind")?;
         for namespace in &self.namespaces {
             check(is_label(namespace), namespace, "a namespace")?;
         }
         LabelSelector::parse(&self.label_selector)?;
         FieldSelector::parse(&self.field_selector)?;
+        match &self.mapping {
+            Mapping::Owner(owner) => {
+                check(owner.group.is_empty() || is_subdomain(&owner.group), &owner.group, "an API group")?;
+                check(is_kind(&owner.kind), &owner.kind, "a kind")?;
+            }
+            Mapping::Label(key) => check(is_label_key(key), key, "a label key")?,
+            Mapping::Annotation(key) => check(is_label_key(key), key, "an annotation key")?,
+            Mapping::Object | Mapping::Field(_) | Mapping::Nothing => {}
+        }
         let paths = self.having.iter().map(|having| &having.path);
         let mapped = if let Mapping::Field(path) = &self.mapping { Some(path) } else { None };
         for path in paths.clone().chain(mapped) {

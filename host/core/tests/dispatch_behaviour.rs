@@ -423,12 +423,15 @@ fn a_reload_waits_for_the_runs_and_keeps_the_keys() {
     host.complete(guest, "timer", Completion::RequeueAfter(10 * S));
     host.mark(guest, "a", Cause::Change);
     let job = host.run();
+    host.dispatcher.set_bytes(guest, 100);
     host.dispatcher.reload(host.now, guest);
     host.mark(guest, "b", Cause::Change);
     assert_eq!(host.steps(), [], "the old component runs, nothing new starts");
     host.finish(&job, Completion::Retry);
+    assert_eq!(host.dispatcher.snapshot(host.now, guest).unwrap().bytes, 100);
     assert_eq!(host.steps(), [Step::Load(guest)]);
-    assert_eq!(host.state(guest), State::Loading);
+    let snapshot = host.dispatcher.snapshot(host.now, guest).unwrap();
+    assert_eq!((snapshot.state, snapshot.bytes), (State::Loading, 0));
     host.pass(20 * S);
     assert_eq!(host.steps(), []);
     host.dispatcher.loaded(host.now, guest);

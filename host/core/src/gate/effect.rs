@@ -110,14 +110,15 @@ impl Effect {
             return Self::Unknown;
         };
         if let Some(items) = answer.items {
-            return Self::Collection(
-                items.into_iter().filter_map(|item| target(request, item.metadata)).collect(),
-            );
+            return Self::Collection(items.into_iter().filter_map(|item| target(request, item.metadata)).collect());
         }
         if answer.kind.as_deref() == Some("Status") {
             return match (answer.details.and_then(|details| details.uid), &request.name) {
                 (Some(uid), Some(name)) if request.verb == Verb::Delete => Self::Deleted {
-                    object: ObjectRef { namespace: request.namespace.as_deref().map(Arc::from), name: name.as_str().into() },
+                    object: ObjectRef {
+                        namespace: request.namespace.as_deref().map(Arc::from),
+                        name: name.as_str().into(),
+                    },
                     uid,
                 },
                 // A deletecollection that found nothing, or a delete of something that has no uid.

@@ -149,6 +149,15 @@ enum Barrier {
     At(ResourceVersion),
 }
 
+/// What views of a resource have not seen yet: the answer of [`Gate::look`].
+#[derive(Debug, Default)]
+pub struct Unseen {
+    writes: HashSet<Arc<str>>,
+    held: HashSet<Arc<str>>,
+    unlisted: bool,
+    behind: bool,
+}
+
 #[derive(Debug, Default)]
 struct Pending {
     /// By uid: a newer write of the same object replaces the older one.
@@ -250,20 +259,34 @@ impl Gate {
         writes.chain(deletes).max().map(|at| at + MAX_WAIT)
     }
 
-    /// Forgets what all views of the resource have seen. `views` must hold every view that a later read could be
-    /// answered from, those that have not listed yet included; with none, a later one begins with a fresh list.
-    pub fn settle(&mut self, resource: &ResourceKey, views: &[&dyn View], now: Time) {
+    /// Notes in `unseen` what `view` has not seen yet, for [`Gate::settle`].
+    pub fn look(&self, resource: &ResourceKey, view: &dyn View, unseen: &mut Unseen) {
+        let Some(pending) = self.resources.get(resource) else { return };
+        let listed = view.position().is_some();
+        unseen.unlisted |= !listed;
+        // A view that has not listed may list an old state of anything.
+        let writes =
+            pending.writes.iter().filter(|(_, write)| !write.is_seen(view) && (!listed || write.concerns(view)));
+        unseen.writes.extend(writes.map(|(uid, _)| uid.clone()));
+        let held = |uid: &str, hidden: &Hidden| view.held(&hidden.object).is_some_and(|held| *held.uid == *uid);
+        unseen.held.extend(pending.hidden.iter().filter(|(uid, hidden)| held(uid, hidden)).map(|(uid, _)| uid.clone()));
+        if let Some(Barrier::At(version)) = &pending.barrier {
+            unseen.behind |= !has_passed(view, version);
+        }
+    }
+
+    /// Forgets what every view of the resource has seen. `unseen` must have been at every view that a later read could
+    /// be answered from; with none, a later one begins with a fresh list.
+    pub fn settle(&mut self, resource: &ResourceKey, unseen: &Unseen, now: Time) {
         let Some(pending) = self.resources.get_mut(resource) else { return };
-        pending.writes.retain(|_, write| views.iter().any(|view| !write.is_seen(*view) && (view.position().is_none() || write.concerns(*view))));
+        pending.writes.retain(|uid, _| unseen.writes.contains(uid));
         pending.hidden.retain(|uid, hidden| {
-            let held = views.iter().any(|view| view.held(&hidden.object).is_some_and(|held| held.uid == *uid));
-            let gone = hidden.seen && views.iter().all(|view| view.position().is_some());
+            let held = unseen.held.contains(uid);
+            let gone = hidden.seen && !unseen.unlisted;
             hidden.seen |= held;
             held || !gone && hidden.at + HIDDEN_FOR > now
         });
-        if let Some(Barrier::At(version)) = &pending.barrier
-            && views.iter().all(|view| has_passed(*view, version))
-        {
+        if matches!(pending.barrier, Some(Barrier::At(_))) && !unseen.behind {
             pending.barrier = None;
         }
         if pending.writes.is_empty() && pending.hidden.is_empty() && pending.barrier.is_none() {
@@ -277,6 +300,11 @@ impl Gate {
     /// Resources with something to remember.
     pub fn resources(&self) -> impl Iterator<Item = &ResourceKey> {
         self.resources.keys()
+    }
+
+    /// Is there something to remember of this resource?
+    pub fn remembers(&self, resource: &ResourceKey) -> bool {
+        self.resources.contains_key(resource)
     }
 
     /// Must a list with `limit=1` be made, because a write's outcome is unknown? The number goes back with the answer.
@@ -316,7 +344,9 @@ impl Pending {
     }
 
     fn fold_oldest(&mut self) {
-        let Some(uid) = self.writes.iter().min_by_key(|(_, write)| write.at).map(|(uid, _)| uid.clone()) else { return };
+        let Some(uid) = self.writes.iter().min_by_key(|(_, write)| write.at).map(|(uid, _)| uid.clone()) else {
+            return;
+        };
         let Some(write) = self.writes.remove(&uid) else { return };
         match (write.until, &self.barrier) {
             (Until::Version, None) => self.barrier = Some(Barrier::At(write.target.version)),

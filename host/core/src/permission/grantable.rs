@@ -19,15 +19,15 @@ pub enum Ungrantable {
     #[error("the verb `{0}` is never granted: with it a guest could take rights that it was not given")]
     Escalation(String),
     /// Not a verb of requests that the gateway passes on.
-    #[error("the verb `{0}` cannot be granted; the verbs are get, list, watch, create, update, patch, delete, deletecollection and `*`")]
+    #[error(
+        "the verb `{0}` cannot be granted; the verbs are get, list, watch, create, update, patch, delete, deletecollection and `*`"
+    )]
     UnknownVerb(String),
     /// A token of an account is that account.
     #[error("`serviceaccounts/token` is never granted: a token is the account itself, outside of this host's control")]
     Token,
     /// The subresource is not on the list.
-    #[error(
-        "the subresource `{0}` is never granted; only `status`, `scale`, `pods/eviction` and `pods/log` can be"
-    )]
+    #[error("the subresource `{0}` is never granted; only `status`, `scale`, `pods/eviction` and `pods/log` can be")]
     Subresource(String),
     /// The host's own namespace.
     #[error("namespace `{0}` is the host's own and is never opened to guests")]
@@ -70,7 +70,9 @@ pub fn warnings(rule: &Rule) -> Vec<String> {
     let read = [Verb::Get, Verb::List, Verb::Watch];
 
     if group("") && resource("pods") && verb(&[Verb::Create])
-        || group("apps") && ["deployments", "daemonsets", "statefulsets", "replicasets"].iter().any(|r| resource(r)) && verb(&write)
+        || group("apps")
+            && ["deployments", "daemonsets", "statefulsets", "replicasets"].iter().any(|r| resource(r))
+            && verb(&write)
         || group("batch") && ["jobs", "cronjobs"].iter().any(|r| resource(r)) && verb(&write)
     {
         found.push(format!(
@@ -88,7 +90,9 @@ pub fn warnings(rule: &Rule) -> Vec<String> {
         }
     }
     if group("rbac.authorization.k8s.io") && verb(&write) {
-        found.push(format!("`{rule}`: roles and bindings written by the guest change the rights of others, as far as its own reach"));
+        found.push(format!(
+            "`{rule}`: roles and bindings written by the guest change the rights of others, as far as its own reach"
+        ));
     }
     if group("admissionregistration.k8s.io") && verb(&write) {
         found.push(format!("`{rule}`: admission webhooks and policies see and change what everybody writes"));
@@ -99,7 +103,11 @@ pub fn warnings(rule: &Rule) -> Vec<String> {
     if group("") && resource("nodes") && verb(&write) {
         found.push(format!("`{rule}`: labels and taints of nodes decide where everybody's pods run"));
     }
-    if rule.namespaces.is_empty() && rule.resource_names.is_empty() && verb(&read) && [ANY, "secrets", "configmaps", "pods"].iter().any(|r| resource(r)) {
+    if rule.namespaces.is_empty()
+        && rule.resource_names.is_empty()
+        && verb(&read)
+        && [ANY, "secrets", "configmaps", "pods"].iter().any(|r| resource(r))
+    {
         found.push(format!(
             "`{rule}`: a cluster-wide list or watch also shows the objects of the host's own namespace; name the `namespaces` where that matters"
         ));

@@ -60,7 +60,8 @@ impl Rule {
             Some(value) => Err(InvalidRule::Malformed { field, value: printable(value), expected }),
             None => Ok(()),
         };
-        for (field, values) in [("apiGroups", &self.api_groups), ("resources", &self.resources), ("verbs", &self.verbs)] {
+        for (field, values) in [("apiGroups", &self.api_groups), ("resources", &self.resources), ("verbs", &self.verbs)]
+        {
             if values.is_empty() {
                 return Err(InvalidRule::Empty(field));
             }
@@ -72,7 +73,8 @@ impl Rule {
             v == ANY || v.split('/').count() <= 2 && v.split('/').all(is_label)
         })?;
         all("verbs", &self.verbs, "one word in lower case", &|v| {
-            v == ANY || !v.is_empty() && v.len() <= 63 && v.bytes().all(|b| b.is_ascii_lowercase() || b == b'-' || b == b':')
+            v == ANY
+                || !v.is_empty() && v.len() <= 63 && v.bytes().all(|b| b.is_ascii_lowercase() || b == b'-' || b == b':')
         })?;
         all("resourceNames", &self.resource_names, "the name of an object", &is_path_name)?;
         all("namespaces", &self.namespaces, "the name of a namespace", &is_label)
@@ -84,9 +86,7 @@ impl Rule {
         let resource = match right.subresource {
             None => any(&self.resources) || listed(&self.resources, right.plural),
             // `*` leaves subresources out: each of them is named where it is meant.
-            Some(subresource) => {
-                self.resources.iter().any(|v| v.split_once('/') == Some((right.plural, subresource)))
-            }
+            Some(subresource) => self.resources.iter().any(|v| v.split_once('/') == Some((right.plural, subresource))),
         };
         resource
             && (any(&self.api_groups) || listed(&self.api_groups, right.group))

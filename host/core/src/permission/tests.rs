@@ -152,7 +152,8 @@ fn dangerous_subresources_are_refused_even_when_a_rule_names_them() {
 
 #[test]
 fn a_denial_names_guest_verb_resource_namespace_and_the_rule_that_would_allow_it() {
-    let message = check(&[], "PATCH", "/apis/apps/v1/namespaces/a/deployments/x/status", ContentType::MergePatch).unwrap_err();
+    let message =
+        check(&[], "PATCH", "/apis/apps/v1/namespaces/a/deployments/x/status", ContentType::MergePatch).unwrap_err();
     for part in [
         "`ring`",
         "`patch`",
@@ -186,7 +187,11 @@ fn malformed_rules_are_refused() {
         assert!(bad.validate().is_err(), "{bad:?}");
         assert!(Permissions::new(vec![bad], None).is_err());
     }
-    assert!(named(rule("core rbac.authorization.k8s.io *", "configmaps pods/log *", "get *"), "system:x").validate().is_ok());
+    assert!(
+        named(rule("core rbac.authorization.k8s.io *", "configmaps pods/log *", "get *"), "system:x")
+            .validate()
+            .is_ok()
+    );
 }
 
 // Rule 19
@@ -199,13 +204,26 @@ fn some_rules_can_never_be_granted() {
     assert!(matches!(reason(&rule("core", "pods", "use")), Ungrantable::UnknownVerb(_)));
     assert_eq!(reason(&rule("core", "serviceaccounts/token", "create")), Ungrantable::Token);
     for resource in [
-        "pods/exec", "pods/attach", "pods/portforward", "pods/ephemeralcontainers", "pods/binding", "pods/proxy", "nodes/proxy",
-        "services/proxy", "certificatesigningrequests/approval", "namespaces/finalize", "deployments/eviction",
+        "pods/exec",
+        "pods/attach",
+        "pods/portforward",
+        "pods/ephemeralcontainers",
+        "pods/binding",
+        "pods/proxy",
+        "nodes/proxy",
+        "services/proxy",
+        "certificatesigningrequests/approval",
+        "namespaces/finalize",
+        "deployments/eviction",
     ] {
         assert!(matches!(reason(&rule("*", resource, "*")), Ungrantable::Subresource(_)), "{resource}");
     }
     assert!(matches!(reason(&within(rule("core", "configmaps", "get"), "a host")), Ungrantable::HostNamespace(_)));
-    for fine in [rule("core", "pods/log pods/eviction pods/status", "*"), rule("*", "*", "*"), rule("apps", "deployments/scale", "patch")] {
+    for fine in [
+        rule("core", "pods/log pods/eviction pods/status", "*"),
+        rule("*", "*", "*"),
+        rule("apps", "deployments/scale", "patch"),
+    ] {
         assert_eq!(check_grantable(&fine, Some("host")), Ok(()));
     }
 }
@@ -241,13 +259,22 @@ fn only_the_missing_part_is_named() {
     let granted = [rule("core", "configmaps", "get list watch"), rule("core", "secrets", "get")];
     assert_eq!(missing(&asked, &granted), [rule("core", "secrets", "list watch")]);
     assert_eq!(
-        missing(&[within(rule("core", "configmaps", "get"), "a b c")], &[within(rule("core", "configmaps", "get"), "b")]),
+        missing(
+            &[within(rule("core", "configmaps", "get"), "a b c")],
+            &[within(rule("core", "configmaps", "get"), "b")]
+        ),
         [within(rule("core", "configmaps", "get"), "a c")]
     );
     // A cluster-wide right is not covered by any number of namespaces.
-    assert_eq!(missing(&[rule("core", "pods", "list")], &[within(rule("core", "pods", "list"), "a b")]), [rule("core", "pods", "list")]);
+    assert_eq!(
+        missing(&[rule("core", "pods", "list")], &[within(rule("core", "pods", "list"), "a b")]),
+        [rule("core", "pods", "list")]
+    );
     assert_eq!(missing(&[rule("core", "pods/log", "get")], &[rule("*", "*", "*")]), [rule("core", "pods/log", "get")]);
-    assert_eq!(missing(&[rule("core", "pods", "*")], &[rule("core", "pods", "get list watch create update patch")]), [rule("core", "pods", "delete deletecollection")]);
+    assert_eq!(
+        missing(&[rule("core", "pods", "*")], &[rule("core", "pods", "get list watch create update patch")]),
+        [rule("core", "pods", "delete deletecollection")]
+    );
 }
 
 #[test]
@@ -262,8 +289,17 @@ fn a_huge_rule_is_reported_as_a_whole_and_cheaply() {
 fn only_service_accounts_are_identities() {
     assert!(ServiceAccountUser::parse("system:serviceaccount:host:guest-ring").is_some());
     for bad in [
-        "", "admin", "system:admin", "system:serviceaccount::x", "system:serviceaccount:a:", "system:serviceaccount:a:b:c",
-        "system:serviceaccount:A:b", "system:serviceaccount:a:b c", "system:serviceaccount:a:b\r\nx", "system:node:x", "system:serviceaccount:a",
+        "",
+        "admin",
+        "system:admin",
+        "system:serviceaccount::x",
+        "system:serviceaccount:a:",
+        "system:serviceaccount:a:b:c",
+        "system:serviceaccount:A:b",
+        "system:serviceaccount:a:b c",
+        "system:serviceaccount:a:b\r\nx",
+        "system:node:x",
+        "system:serviceaccount:a",
     ] {
         assert!(ServiceAccountUser::parse(bad).is_none(), "{bad}");
     }

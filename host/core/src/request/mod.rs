@@ -48,9 +48,7 @@ impl Method {
             "PATCH" => Self::Patch,
             "DELETE" => Self::Delete,
             _ => {
-                return Err(Refusal::method_not_allowed(
-                    "only `GET`, `POST`, `PUT`, `PATCH` and `DELETE` are allowed",
-                ));
+                return Err(Refusal::method_not_allowed("only `GET`, `POST`, `PUT`, `PATCH` and `DELETE` are allowed"));
             }
         })
     }
@@ -136,7 +134,7 @@ impl fmt::Display for Verb {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApiRequest {
     /// For objects of a resource.
-    Resource(ResourceRequest),
+    Resource(Box<ResourceRequest>),
     /// `GET` of a path that says what the server offers.
     Discovery(Discovery),
 }
@@ -208,7 +206,7 @@ impl ApiRequest {
             }
             path::Path::Resource(parts) => {
                 let (verb, query) = verb_and_query(method, &parts, query)?;
-                Ok(Self::Resource(ResourceRequest {
+                Ok(Self::Resource(Box::new(ResourceRequest {
                     method,
                     verb,
                     group: parts.group,
@@ -218,7 +216,7 @@ impl ApiRequest {
                     name: parts.name,
                     subresource: parts.subresource,
                     query,
-                }))
+                })))
             }
         }
     }

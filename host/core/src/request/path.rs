@@ -26,9 +26,7 @@ pub(super) fn parse(path: &str) -> Result<Path, Refusal> {
     let segments: Vec<&str> = relative.split('/').collect();
     // Trailing slashes count: `DELETE .../configmaps/` deletes the whole collection upstream.
     if segments.iter().any(|segment| segment.is_empty()) {
-        return Err(Refusal::bad_request(
-            "the path has an empty segment: no doubled slash and no slash at the end",
-        ));
+        return Err(Refusal::bad_request("the path has an empty segment: no doubled slash and no slash at the end"));
     }
     match segments.as_slice() {
         ["version"] => Ok(Path::Discovery(Discovery::Version)),
@@ -38,16 +36,11 @@ pub(super) fn parse(path: &str) -> Result<Path, Refusal> {
         ["api", "v1", rest @ ..] => resource("", "v1", rest),
         ["apis"] => Ok(Path::Discovery(Discovery::Groups)),
         ["apis", group] => Ok(Path::Discovery(Discovery::Group(checked_group(group)?))),
-        ["apis", group, version] => Ok(Path::Discovery(Discovery::GroupVersion(
-            checked_group(group)?,
-            label("version", version)?,
-        ))),
-        ["apis", group, version, rest @ ..] => {
-            resource(&checked_group(group)?, &label("version", version)?, rest)
+        ["apis", group, version] => {
+            Ok(Path::Discovery(Discovery::GroupVersion(checked_group(group)?, label("version", version)?)))
         }
-        _ => Err(Refusal::not_found(
-            "guests reach `/api/v1/...`, `/apis/<group>/<version>/...` and discovery only",
-        )),
+        ["apis", group, version, rest @ ..] => resource(&checked_group(group)?, &label("version", version)?, rest),
+        _ => Err(Refusal::not_found("guests reach `/api/v1/...`, `/apis/<group>/<version>/...` and discovery only")),
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 
 fn parse(method: &str, path: &str) -> ResourceRequest {
     match ApiRequest::parse(method, path) {
-        Ok(ApiRequest::Resource(request)) => request,
+        Ok(ApiRequest::Resource(request)) => *request,
         other => panic!("{method} {path}: {other:?}"),
     }
 }
@@ -68,8 +68,8 @@ fn percent_escapes_outside_the_name_are_refused() {
 #[test]
 fn escaped_separators_and_dots_in_a_name_are_refused() {
     for name in [
-        "a%2Fb", "a%2fb", "%2F", "%5C", "a%25b", "%252F", "%3F", "%23", "%00", "%0a", "%7f", "%80", "%C3%A4", "%", "%4", "%zz", ".", "..",
-        "%2e", "%2E%2e", ".%2e", "a\\b",
+        "a%2Fb", "a%2fb", "%2F", "%5C", "a%25b", "%252F", "%3F", "%23", "%00", "%0a", "%7f", "%80", "%C3%A4", "%",
+        "%4", "%zz", ".", "..", "%2e", "%2E%2e", ".%2e", "a\\b",
     ] {
         assert_eq!(refused("GET", &format!("/api/v1/namespaces/a/configmaps/{name}")), 400, "{name}");
         assert_eq!(refused("DELETE", &format!("/api/v1/namespaces/a/configmaps/{name}")), 400, "{name}");
@@ -81,10 +81,7 @@ fn an_escaped_colon_in_a_name_is_decoded_once_and_encoded_again() {
     for spelling in ["system%3Abasic-user", "system:basic-user", "%73ystem%3abasic-user"] {
         let request = parse("GET", &format!("/apis/rbac.authorization.k8s.io/v1/clusterroles/{spelling}"));
         assert_eq!(request.name.as_deref(), Some("system:basic-user"));
-        assert_eq!(
-            request.to_path_and_query(),
-            "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Abasic-user"
-        );
+        assert_eq!(request.to_path_and_query(), "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Abasic-user");
     }
 }
 
@@ -188,15 +185,38 @@ fn a_namespace_object_is_authorised_in_itself() {
 #[test]
 fn only_discovery_paths_pass_outside_of_resources() {
     for path in [
-        "/version", "/api", "/apis", "/apis/apps", "/api/v1", "/apis/apps/v1", "/openapi/v3", "/version?timeout=32s", "/apis?",
+        "/version",
+        "/api",
+        "/apis",
+        "/apis/apps",
+        "/api/v1",
+        "/apis/apps/v1",
+        "/openapi/v3",
+        "/version?timeout=32s",
+        "/apis?",
     ] {
         let request = ApiRequest::parse("GET", path).unwrap();
         assert!(matches!(request, ApiRequest::Discovery(_)), "{path}");
         assert_eq!(request.to_path_and_query(), path.split('?').next().unwrap());
     }
     for path in [
-        "/", "/healthz", "/livez", "/readyz", "/metrics", "/logs", "/logs/kubelet.log", "/debug/pprof", "/openapi/v2", "/openapi/v3/api",
-        "/swagger.json", "/.well-known/openid-configuration", "/openid/v1/jwks", "/api/v2", "/api/v2/pods", "/version/", "/ui",
+        "/",
+        "/healthz",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/logs",
+        "/logs/kubelet.log",
+        "/debug/pprof",
+        "/openapi/v2",
+        "/openapi/v3/api",
+        "/swagger.json",
+        "/.well-known/openid-configuration",
+        "/openid/v1/jwks",
+        "/api/v2",
+        "/api/v2/pods",
+        "/version/",
+        "/ui",
     ] {
         assert!(refused("GET", path) >= 400, "{path}");
     }
@@ -260,7 +280,10 @@ fn empty_queries_of_kube_rs_are_accepted() {
     assert_eq!(request.query.label_selector.as_deref(), Some("a=b"));
     assert_eq!(request.query.resource_version.as_deref(), Some("0"));
     assert_eq!(parse("PATCH", "/api/v1/namespaces/a/configmaps/x?").query, Query::default());
-    assert_eq!(parse("GET", "/api/v1/configmaps?labelSelector=a+in+(b)").query.label_selector.as_deref(), Some("a in (b)"));
+    assert_eq!(
+        parse("GET", "/api/v1/configmaps?labelSelector=a+in+(b)").query.label_selector.as_deref(),
+        Some("a in (b)")
+    );
 }
 
 // Rule 6
@@ -319,7 +342,9 @@ fn a_field_selector_for_a_name_is_authorised_as_that_name() {
 #[test]
 fn only_json_is_accepted() {
     let shape = |header: &str| Accept::parse(Some(header)).unwrap().shape;
-    for full in ["application/json", "*/*", "application/json, */*", "application/json;charset=utf-8", "application/*;q=0.8"] {
+    for full in
+        ["application/json", "*/*", "application/json, */*", "application/json;charset=utf-8", "application/*;q=0.8"]
+    {
         assert_eq!(shape(full), Some(Shape::Full), "{full}");
     }
     assert_eq!(Accept::parse(None).unwrap().header, "application/json");
@@ -393,8 +418,23 @@ fn segment() -> impl Strategy<Value = String> {
 fn query() -> impl Strategy<Value = String> {
     let pair = prop_oneof![
         prop::sample::select(vec![
-            "watch", "watch=0", "labelSelector=a%3Db", "fieldSelector=metadata.name=x", "limit=5", "continue=t", "resourceVersion=0",
-            "dryRun=All", "fieldManager=me", "force=1", "gracePeriodSeconds=0", "pretty=true", "tailLines=3", "", ";", "%zz", "x=y",
+            "watch",
+            "watch=0",
+            "labelSelector=a%3Db",
+            "fieldSelector=metadata.name=x",
+            "limit=5",
+            "continue=t",
+            "resourceVersion=0",
+            "dryRun=All",
+            "fieldManager=me",
+            "force=1",
+            "gracePeriodSeconds=0",
+            "pretty=true",
+            "tailLines=3",
+            "",
+            ";",
+            "%zz",
+            "x=y",
         ])
         .prop_map(str::to_owned),
         "[a-zA-Z%=+]{0,8}",

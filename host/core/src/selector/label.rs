@@ -1,6 +1,10 @@
 //! Label selectors: `a=b`, `a==b`, `a!=b`, `a in (b,c)`, `a notin (b)`, `a`, `!a`, `a>1`, `a<1`, separated by commas.
 
 use super::{Labels, SelectorError};
+use crate::request::path::is_subdomain;
+
+/// What separates words; other white space belongs to them, and makes them invalid.
+const SPACES: [char; 4] = [' ', '\t', '\r', '\n'];
 
 /// A parsed label selector: all requirements must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -28,7 +32,7 @@ enum Operator {
 impl LabelSelector {
     /// Parses a selector; an empty text selects everything.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let mut parser = Parser { rest: text.trim_start() };
+        let mut parser = Parser { rest: text.trim_start_matches(SPACES) };
         let mut requirements = Vec::new();
         let error = |reason: String| SelectorError { selector: text.to_owned(), reason };
         while !parser.rest.is_empty() {
@@ -107,6 +111,9 @@ impl<'a> Parser<'a> {
         if !self.take("(") {
             return Err("expected `(` after `in` or `notin`".to_owned());
         }
+        if self.take(")") {
+            return Err("`in` and `notin` need at least one value".to_owned());
+        }
         let mut values = vec![self.value()?];
         while self.take(",") {
             values.push(self.value()?);
@@ -116,16 +123,7 @@ impl<'a> Parser<'a> {
 
     fn key(&mut self) -> Result<Box<str>, String> {
         let key = self.word();
-        let (prefix, name) = match key.split_once('/') {
-            Some((prefix, name)) => (Some(prefix), name),
-            None => (None, key),
-        };
-        let prefix_ok = prefix.is_none_or(|p| !p.is_empty() && p.len() <= 253);
-        if prefix_ok && !name.is_empty() && is_label_text(name) {
-            Ok(key.into())
-        } else {
-            Err(format!("`{key}` is not a label key"))
-        }
+        if is_label_key(key) { Ok(key.into()) } else { Err(format!("`{key}` is not a label key")) }
     }
 
     fn value(&mut self) -> Result<Box<str>, String> {
@@ -135,26 +133,33 @@ impl<'a> Parser<'a> {
 
     fn number(&mut self) -> Result<i64, String> {
         let word = self.word();
-        word.parse().map_err(|_| format!("`{word}` is not a whole number"))
+        // A number is a label value first, so it has no sign.
+        word.parse().ok().filter(|_| is_label_text(word)).ok_or_else(|| format!("`{word}` is not a whole number"))
     }
 
     /// The next word, which may be empty.
     fn word(&mut self) -> &'a str {
         let end = self.rest.find([',', '(', ')', '=', '!', '<', '>', ' ', '\t', '\r', '\n']).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
-        self.rest = rest.trim_start();
+        self.rest = rest.trim_start_matches(SPACES);
         word
     }
 
     fn take(&mut self, token: &str) -> bool {
         match self.rest.strip_prefix(token) {
             Some(rest) => {
-                self.rest = rest.trim_start();
+                self.rest = rest.trim_start_matches(SPACES);
                 true
             }
             None => false,
         }
     }
+}
+
+/// What the key of a label or annotation may be: a name, or a DNS subdomain, `/` and a name.
+pub(crate) fn is_label_key(key: &str) -> bool {
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    prefix.is_none_or(is_subdomain) && !name.is_empty() && is_label_text(name)
 }
 
 /// What a label's name or value may be: up to 63 letters, digits, `-`, `_`, `.`, with a letter or digit at both ends.

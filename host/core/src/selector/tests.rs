@@ -35,7 +35,7 @@ fn an_empty_value_is_a_value() {
 
 #[test]
 fn what_the_server_refuses_is_refused() {
-    for selector in [",", "a,", "a b", "a in b", "a in (b", "=b", "a>x", "a=b=c", "a=-b", "-a", "a/", "/a", "!", "a!", "(", "a=b c"] {
+    for selector in [",", "a,", "a b", "a in b", "a in (b", "=b", "a>x", "a=b=c", "a=-b", "-a", "a/", "/a", "!", "a!", "(", "a=b c", "a in ()", "a>-1", "a<+1", "A/b", "a=\u{a0}b"] {
         assert!(LabelSelector::parse(selector).is_err(), "{selector}");
     }
 }
@@ -58,6 +58,15 @@ fn field_selectors_match_names_and_namespaces() {
 }
 
 #[test]
+fn the_name_of_a_selector_for_one_object_is_known() {
+    let name = |selector| FieldSelector::parse(selector).unwrap().single_name().map(str::to_owned);
+    assert_eq!(name("metadata.name=x").as_deref(), Some("x"));
+    assert_eq!(name("metadata.namespace=n,metadata.name==x").as_deref(), Some("x"));
+    assert_eq!(name("metadata.name!=x"), None);
+    assert_eq!(name(""), None);
+}
+
+#[test]
 fn other_fields_are_left_to_the_server() {
     let parsed = FieldSelector::parse("status.phase=Running").unwrap();
     assert!(!parsed.is_local());
@@ -65,7 +74,7 @@ fn other_fields_are_left_to_the_server() {
 
 #[test]
 fn malformed_field_selectors_are_refused() {
-    for selector in ["metadata.name", "a=b=c", "a=\\x", "a=\\"] {
+    for selector in ["metadata.name", "a=b=c", "a=b!=c", "a!==b", "a=\\x", "a=\\"] {
         assert!(FieldSelector::parse(selector).is_err(), "{selector}");
     }
     assert!(FieldSelector::parse("a=x\\,y").is_ok());

@@ -148,7 +148,7 @@ fn malformed_watches_are_refused() {
         watch.validate()
     };
     assert!(with(&|_| ()).is_ok());
-    let edits: [&dyn Fn(&mut Watch); 9] = [
+    let edits: [&dyn Fn(&mut Watch); 12] = [
         &|w| w.of.group = "a/b".into(),
         &|w| w.of.version.clear(),
         &|w| w.of.plural = "ConfigMaps".into(),
@@ -157,6 +157,9 @@ fn malformed_watches_are_refused() {
         &|w| w.label_selector = "a in".into(),
         &|w| w.field_selector = "a".into(),
         &|w| w.mapping = Mapping::Field("spec".into()),
+        &|w| w.mapping = Mapping::Label("a b".into()),
+        &|w| w.mapping = Mapping::Annotation("/a".into()),
+        &|w| w.mapping = Mapping::Owner(GroupKind { group: "Apps".into(), kind: "Deployment".into() }),
         &|w| {
             w.representation = Representation::Metadata;
             w.having.push(FieldValue { path: ".spec.a".into(), value: String::new() });
@@ -165,4 +168,16 @@ fn malformed_watches_are_refused() {
     for (index, edit) in edits.iter().enumerate() {
         assert!(with(edit).is_err(), "{index}");
     }
+}
+
+#[test]
+fn watches_of_a_controller_fit_together() {
+    let primary = |representation| Watch { representation, ..watch(Mapping::Object) };
+    let by_field = [watch(Mapping::Field(".spec.a".into()))];
+    assert_eq!(validate_controller(&primary(Representation::Full), &by_field), Ok(()));
+    assert_eq!(
+        validate_controller(&primary(Representation::Metadata), &by_field),
+        Err(InvalidWatch::FieldNeedsFull(".spec.a".into()))
+    );
+    assert!(matches!(validate_controller(&watch(Mapping::Nothing), &[]), Err(InvalidWatch::PrimaryMapping(_))));
 }

@@ -1,0 +1,67 @@
+//! One guest as the dispatcher keeps it.
+
+use crate::dispatch::Settings;
+use crate::lifecycle::Lifecycle;
+use crate::queue::Queue;
+use crate::timer::Time;
+
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub(super) settings: Settings,
+    pub(super) queue: Queue,
+    pub(super) life: Lifecycle,
+    /// The end of the coalescing window.
+    pub(super) window: Option<Time>,
+    pub(super) next_resync: Option<Time>,
+    /// Its place among the dormant guests.
+    pub(super) dormant: Option<Time>,
+    pub(super) bytes: u64,
+    pub(super) removed: bool,
+}
+
+impl Guest {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            queue: Queue::default(),
+            life: Lifecycle::new(settings.suspended),
+            window: None,
+            next_resync: None,
+            dormant: None,
+            bytes: 0,
+            removed: false,
+            settings,
+        }
+    }
+
+    pub(super) fn has_free_run(&self) -> bool {
+        self.queue.running() < self.settings.concurrency.max(1)
+    }
+
+    pub(super) fn is_runnable(&self, now: Time) -> bool {
+        !self.removed
+            && self.life.may_run_from().is_some_and(|from| from <= now)
+            && self.window.is_none_or(|end| end <= now)
+            && self.has_free_run()
+            && self.queue.is_ready()
+    }
+
+    pub(super) fn is_busy(&self, now: Time) -> bool {
+        self.queue.running() > 0 || self.is_runnable(now)
+    }
+
+    /// When the dispatcher has something to do for it.
+    pub(super) fn attention(&self, now: Time) -> Option<Time> {
+        if self.removed {
+            return (self.queue.running() == 0).then_some(Time::ZERO);
+        }
+        let own = self.life.next_move(self.settings.sleep, self.is_busy(now)).map(|(at, _)| at);
+        let work = self.life.may_run_from().and_then(|from| {
+            // Keys that are ready now are the fair queue's business, once nothing else holds them.
+            let held = from.max(self.window.unwrap_or(Time::ZERO));
+            let ready = (self.queue.is_ready() && held > now).then_some(held);
+            let due = [self.queue.next_time(), self.next_resync].into_iter().flatten().min();
+            [ready, due.map(|at| at.max(from))].into_iter().flatten().min()
+        });
+        [own, work].into_iter().flatten().min()
+    }
+}
