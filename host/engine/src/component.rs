@@ -1,0 +1,128 @@
+//! A guest that is loaded and does not run: the dormant state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasm_operator_core::description::Description;
+use wasm_operator_core::limits::Limits;
+use wasmtime::Store;
+
+use crate::bindings::{Controller, ControllerPre};
+use crate::cache::Artifact;
+use crate::call::{self, Allowance, Fault};
+use crate::contract::Interface;
+use crate::convert;
+use crate::engine::Inner;
+use crate::error::{CallError, LoadError};
+use crate::http::OutgoingHttp;
+use crate::instance::Instance;
+use crate::logs::GuestLogs;
+use crate::state::State;
+
+/// Wall and CPU time of `describe`. It only builds its answer.
+const DESCRIBE_TIME: Duration = Duration::from_secs(1);
+
+/// Anonymous memory of a loaded component besides its mapped file: wasmtime's tables of functions, types and names. As
+/// measured by `examples/wake.rs`: 16 KiB for a component of three functions, 223 KiB for one with the kube client, whose
+/// compiled file has 4.6 MB.
+const LOADED_BYTES: u64 = 16 << 10;
+/// One byte of heap for so many bytes of the compiled file.
+const FILE_BYTES_PER_HEAP_BYTE: u64 = 22;
+
+/// What the configuration says of one guest, as far as the engine needs it.
+#[derive(Debug, Clone)]
+pub struct GuestSettings {
+    /// The guest's name, for the host's log.
+    pub name: Arc<str>,
+    /// The whole environment; nothing is inherited.
+    pub env: Vec<(String, String)>,
+    /// The arguments, without a program name.
+    pub args: Vec<String>,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+/// A compiled, mapped and linked component. Shared by all guests and instances that run it.
+pub struct Component {
+    engine: Arc<Inner>,
+    controller: ControllerPre<State>,
+    interface: Interface,
+    bytes: u64,
+}
+
+impl Component {
+    #[allow(unsafe_code)]
+    pub(crate) fn load(engine: Arc<Inner>, artifact: &Artifact) -> Result<Self, LoadError> {
+        if !artifact.is_current() {
+            return Err(LoadError::Stale { path: artifact.path().to_owned() });
+        }
+        // SAFETY: the file must be the unmodified output of wasmtime's compiler. Only the host's user can write to the
+        // directory; the host puts nothing there but what its own compile child wrote from a component of this digest; the
+        // checksum in the file's name was compared after that, and the file is still the same one.
+        let component = unsafe { wasmtime::component::Component::deserialize_file(&engine.wasmtime, artifact.path()) }
+            .map_err(|error| LoadError::Map { path: artifact.path().to_owned(), message: format!("{error:#}") })?;
+        let interface = Interface::of(&component.component_type(), &engine.wasmtime);
+        interface.check()?;
+        let link = |error: wasmtime::Error| LoadError::Link(format!("{error:#}"));
+        let controller = engine.linker.instantiate_pre(&component).and_then(ControllerPre::new).map_err(link)?;
+        let bytes = LOADED_BYTES.saturating_add(artifact.bytes() / FILE_BYTES_PER_HEAP_BYTE);
+        Ok(Self { engine, controller, interface, bytes })
+    }
+
+    /// What it imports and exports.
+    #[must_use]
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// An estimate of the anonymous memory that this component holds while it is loaded; the code itself is file-backed.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Asks the guest for its controllers and the permissions that it wants. It has no HTTP and one second.
+    pub async fn describe(&self, settings: &GuestSettings, logs: &Arc<GuestLogs>) -> Result<Description, CallError> {
+        let allowance = self.allowance(&settings.limits, Some(DESCRIBE_TIME));
+        let mut store = State::store(&self.engine.wasmtime, settings, None, logs);
+        let meter = Arc::clone(&store.data().meter);
+        meter.begin(allowance.cpu());
+        store.set_epoch_deadline(1);
+        let answer = call::run(&self.engine.ticker, &meter, allowance.deadline(), async {
+            let controller = self.controller.instantiate_async(&mut store).await?;
+            controller.call_describe(&mut store).await
+        })
+        .await
+        .map_err(|fault| allowance.explain(fault, store.data()))?;
+        store.data().output.flush();
+        convert::description(answer.map_err(|text| CallError::Describe(convert::shorten(text)))?)
+    }
+
+    /// Makes a fresh instance: from dormant to awake.
+    pub async fn instantiate(
+        &self,
+        settings: &GuestSettings,
+        http: Arc<dyn OutgoingHttp>,
+        logs: &Arc<GuestLogs>,
+    ) -> Result<Instance, CallError> {
+        let mut store = State::store(&self.engine.wasmtime, settings, Some(http), logs);
+        let controller = self
+            .start(&mut store, &settings.limits)
+            .await
+            .map_err(|fault| self.allowance(&settings.limits, None).explain(fault, store.data()))?;
+        Ok(Instance::new(Arc::clone(&self.engine), store, controller, settings.limits.clone()))
+    }
+
+    async fn start(&self, store: &mut Store<State>, limits: &Limits) -> Result<Controller, Fault> {
+        let allowance = self.allowance(limits, None);
+        let meter = Arc::clone(&store.data().meter);
+        meter.begin(allowance.cpu());
+        store.set_epoch_deadline(1);
+        let start = self.controller.instantiate_async(store);
+        call::run(&self.engine.ticker, &meter, allowance.deadline(), start).await
+    }
+
+    fn allowance<'a>(&self, limits: &'a Limits, describe: Option<Duration>) -> Allowance<'a> {
+        Allowance { limits, stack_bytes: self.engine.stack_bytes, describe }
+    }
+}

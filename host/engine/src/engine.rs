@@ -1,0 +1,218 @@
+//! The engine of the whole host: one wasmtime configuration, one linker, one cache, one epoch clock.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use wasm_operator_core::description::Description;
+use wasmtime::component::Linker;
+use wasmtime::{Config, OptLevel};
+
+use crate::cache::{Artifact, Cache};
+use crate::compile::{self, CompileError, CompileLimits};
+use crate::component::{Component, GuestSettings};
+use crate::error::{EngineError, LoadError, PrepareError};
+use crate::state::State;
+use crate::ticker::Ticker;
+
+/// Address space of one linear memory. A memory that grows beyond is moved once. wasmtime's default of 4 GiB saves bounds
+/// checks and takes address space that small machines do not grant.
+const MEMORY_RESERVATION: u64 = 256 << 20;
+/// Address space added when a memory is moved.
+const MEMORY_GROWTH: u64 = 64 << 20;
+/// Stack for host functions above a guest's own. They hand work to tasks, so they are shallow.
+const HOST_STACK_BYTES: usize = 512 << 10;
+/// The default of [`EngineOptions::stack_bytes`]; what wasmtime and most native main programs of guests assume.
+const STACK_BYTES: usize = 512 << 10;
+/// The default of [`EngineOptions::cache_bytes`]: some hundred Rust guests or thirty Python ones.
+const CACHE_BYTES: u64 = 1 << 30;
+
+/// How the engine is set up.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Where compiled components and descriptions are kept. Made if missing, mode 0700, the host's own.
+    pub cache_directory: PathBuf,
+    /// The command that compiles, such as `["/proc/self/exe", "compile"]`. It gets three more arguments: the component, the
+    /// file to write, and the SHA-256 of the component in hexadecimal digits. It must call [`compile`](crate::compile()),
+    /// write an error to stderr and end with 0 on success. It runs without environment, in `/`.
+    pub compiler: Vec<OsString>,
+    /// Bytes that the cache may hold; the least recently used files go first.
+    pub cache_bytes: u64,
+    /// WebAssembly stack of a guest in bytes. wasmtime has one for all guests. Default 512 KiB.
+    pub stack_bytes: usize,
+    /// What compiling may use.
+    pub compile: CompileLimits,
+}
+
+impl EngineOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new(cache_directory: PathBuf, compiler: Vec<OsString>) -> Self {
+        Self {
+            cache_directory,
+            compiler,
+            cache_bytes: CACHE_BYTES,
+            stack_bytes: STACK_BYTES,
+            compile: CompileLimits::default(),
+        }
+    }
+}
+
+/// Compiles and loads guests. A handle: clones share everything.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) wasmtime: wasmtime::Engine,
+    pub(crate) linker: Linker<State>,
+    pub(crate) ticker: Ticker,
+    pub(crate) stack_bytes: u64,
+    cache: Cache,
+    compatibility: u64,
+    compiler: Vec<OsString>,
+    compile_limits: CompileLimits,
+    compiling: Semaphore,
+    /// One entry per component that is being prepared, so that twenty guests of one component compile it once.
+    preparing: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    /// Files whose checksum was compared, so that the second guest of a component need not read 5 MB again.
+    checked: Mutex<HashMap<String, Artifact>>,
+}
+
+/// The configuration that shapes the generated code: the same in the host and in the compile child.
+pub(crate) fn config(stack_bytes: usize) -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .memory_reservation(MEMORY_RESERVATION)
+        .memory_reservation_for_growth(MEMORY_GROWTH)
+        .memory_init_cow(true)
+        .cranelift_opt_level(OptLevel::Speed)
+        // Only needed to unwind through guests from outside, which nothing here does; registering it costs memory.
+        .native_unwind_info(false)
+        .max_wasm_stack(stack_bytes)
+        .async_stack_size(stack_bytes.saturating_add(HOST_STACK_BYTES));
+    config
+}
+
+impl Engine {
+    /// Makes the cache directory and starts the epoch thread, which is idle until a guest runs.
+    pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
+        let EngineOptions { cache_directory, compiler, cache_bytes, stack_bytes, compile } = options;
+        if compiler.is_empty() {
+            return Err(EngineError::NoCompiler);
+        }
+        let describe = |error: wasmtime::Error| EngineError::Wasmtime(format!("{error:#}"));
+        let wasmtime = wasmtime::Engine::new(&config(stack_bytes)).map_err(describe)?;
+        let linker = crate::linker::linker(&wasmtime).map_err(describe)?;
+        let mut hasher = DefaultHasher::new();
+        wasmtime.precompile_compatibility_hash().hash(&mut hasher);
+        let weak = wasmtime.weak();
+        let ticker = Ticker::start(move || {
+            if let Some(engine) = weak.upgrade() {
+                engine.increment_epoch();
+            }
+        })
+        .map_err(EngineError::Thread)?;
+        Ok(Self(Arc::new(Inner {
+            wasmtime,
+            linker,
+            ticker,
+            stack_bytes: u64::try_from(stack_bytes).unwrap_or(u64::MAX),
+            cache: Cache::open(cache_directory, cache_bytes)?,
+            compatibility: hasher.finish(),
+            compiler,
+            compiling: Semaphore::new(compile.at_once.max(1)),
+            compile_limits: compile,
+            preparing: Mutex::default(),
+            checked: Mutex::default(),
+        })))
+    }
+
+    /// Looks the component up in the cache and compiles it in a child process if it is not there, or no longer whole.
+    pub async fn prepare(&self, wasm: &Path) -> Result<Artifact, PrepareError> {
+        let inner = &self.0;
+        let path = std::path::absolute(wasm).map_err(|source| PrepareError::Read { path: wasm.into(), source })?;
+        let limit = inner.compile_limits.component_bytes;
+        let digest = compile::in_background(move || compile::digest_component(&path, limit)).await?;
+        let key = format!("{digest}-{:016x}", inner.compatibility);
+        let turn = inner.turn(&key);
+        let _turn = turn.lock().await;
+        let checked = inner.checked.lock().get(&key).cloned();
+        if let Some(artifact) = checked.filter(Artifact::is_current) {
+            return Ok(artifact);
+        }
+        let artifact = match self.look_up(&key).await? {
+            Some(artifact) => artifact,
+            None => self.compile(wasm, &digest, &key).await?,
+        };
+        let mut checked = inner.checked.lock();
+        checked.retain(|_, artifact| artifact.is_current());
+        checked.insert(key, artifact.clone());
+        Ok(artifact)
+    }
+
+    async fn look_up(&self, key: &str) -> Result<Option<Artifact>, PrepareError> {
+        let (inner, key) = (Arc::clone(&self.0), key.to_owned());
+        compile::in_background(move || inner.cache.look_up(&key).map_err(PrepareError::Cache)).await
+    }
+
+    async fn compile(&self, wasm: &Path, digest: &str, key: &str) -> Result<Artifact, PrepareError> {
+        let inner = &self.0;
+        let failed = |source| PrepareError::Compile { path: wasm.into(), source };
+        let output = inner.cache.scratch().map_err(PrepareError::Cache)?;
+        {
+            // Closed never, so this only waits.
+            let _permit = inner.compiling.acquire().await;
+            let compiled = compile::in_child(&inner.compiler, wasm, output.file(), digest, &inner.compile_limits).await;
+            if let Err(error) = compiled {
+                let (path, limit) = (wasm.to_owned(), inner.compile_limits.component_bytes);
+                let now = compile::in_background(move || compile::digest_component(&path, limit)).await?;
+                return Err(if now == digest { failed(error) } else { PrepareError::Changed { path: wasm.into() } });
+            }
+        }
+        let kind = wasmtime::Engine::detect_precompiled_file(output.file());
+        if !matches!(kind, Ok(Some(wasmtime::Precompiled::Component))) {
+            return Err(failed(CompileError::NoComponent));
+        }
+        let (inner, key) = (Arc::clone(&self.0), key.to_owned());
+        compile::in_background(move || inner.cache.insert(&key, output).map_err(PrepareError::Cache)).await
+    }
+
+    /// Maps the compiled component and links it: from cold to dormant. Takes 0.1-2 ms, mostly page faults.
+    pub fn load(&self, artifact: &Artifact) -> Result<Arc<Component>, LoadError> {
+        Component::load(Arc::clone(&self.0), artifact).map(Arc::new)
+    }
+
+    /// The description that was stored for this component with the same environment and arguments.
+    #[must_use]
+    pub fn cached_description(&self, artifact: &Artifact, settings: &GuestSettings) -> Option<Description> {
+        self.0.cache.description(artifact, settings)
+    }
+
+    /// Keeps a description beside the compiled component, so that a restart of the host wakes nobody.
+    pub fn store_description(
+        &self,
+        artifact: &Artifact,
+        settings: &GuestSettings,
+        description: &Description,
+    ) -> std::io::Result<()> {
+        self.0.cache.store_description(artifact, settings, description)
+    }
+}
+
+impl Inner {
+    fn turn(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut preparing = self.preparing.lock();
+        preparing.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = preparing.get(key).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::new(tokio::sync::Mutex::new(()));
+        preparing.insert(key.to_owned(), Arc::downgrade(&turn));
+        turn
+    }
+}

@@ -1,0 +1,145 @@
+//! The clock that interrupts guests: it advances wasmtime's epoch once per millisecond while a guest runs, and stops
+//! when none does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+/// How long a guest may keep its thread before the others on it get their turn. 10 ms would show in a 2 ms hop.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+/// How many ticks without a running guest until the thread parks: waking it costs a system call per call of a guest, so
+/// it stays up through short pauses.
+const LINGER_TICKS: u32 = 10;
+
+/// The thread only loops; musl's minimum is enough.
+const STACK_BYTES: usize = 64 << 10;
+
+/// Owns the thread, which ends when this is dropped.
+pub(crate) struct Ticker(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// Guests that are executing right now, not those that wait for a response.
+    running: AtomicUsize,
+    parked: AtomicBool,
+    stopped: AtomicBool,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+/// A guest executes until this is dropped.
+pub(crate) struct Running<'a>(&'a Shared);
+
+impl Ticker {
+    pub(crate) fn start(tick: impl Fn() + Send + 'static) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let thread = Arc::clone(&shared);
+        std::thread::Builder::new().name("epoch".into()).stack_size(STACK_BYTES).spawn(move || thread.run(&tick))?;
+        Ok(Self(shared))
+    }
+
+    pub(crate) fn enter(&self) -> Running<'_> {
+        // Both orders of this and of the thread's "parked, then look at running" see each other: no wake is lost.
+        self.0.running.fetch_add(1, Ordering::SeqCst);
+        if self.0.parked.load(Ordering::SeqCst) {
+            self.0.notify();
+        }
+        Running(&self.0)
+    }
+
+    #[cfg(test)]
+    fn is_parked(&self) -> bool {
+        self.0.parked.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.0.stopped.store(true, Ordering::SeqCst);
+        self.0.notify();
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Shared {
+    fn notify(&self) {
+        let _guard = self.lock.lock();
+        self.wake.notify_one();
+    }
+
+    fn run(&self, tick: &impl Fn()) {
+        let mut idle = 0;
+        while !self.stopped.load(Ordering::SeqCst) {
+            if self.running.load(Ordering::SeqCst) > 0 {
+                idle = 0;
+            } else {
+                idle += 1;
+            }
+            if idle > LINGER_TICKS {
+                let mut guard = self.lock.lock();
+                self.parked.store(true, Ordering::SeqCst);
+                while self.running.load(Ordering::SeqCst) == 0 && !self.stopped.load(Ordering::SeqCst) {
+                    self.wake.wait(&mut guard);
+                }
+                self.parked.store(false, Ordering::SeqCst);
+                idle = 0;
+            }
+            std::thread::sleep(TICK);
+            tick();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait_for(condition: impl Fn() -> bool) {
+        while !condition() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn ticks_while_a_guest_runs_and_parks_when_none_does() {
+        let ticks = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&ticks);
+        let ticker = Ticker::start(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        })
+        .unwrap();
+        wait_for(|| ticker.is_parked());
+        let parked_at = ticks.load(Ordering::SeqCst);
+        {
+            let _running = ticker.enter();
+            wait_for(|| ticks.load(Ordering::SeqCst) >= parked_at + 3);
+        }
+        wait_for(|| ticker.is_parked());
+    }
+
+    #[test]
+    fn the_thread_ends_with_its_owner() {
+        struct Ended(Arc<AtomicBool>);
+        impl Drop for Ended {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        let ended = Arc::new(AtomicBool::new(false));
+        let guard = Ended(Arc::clone(&ended));
+        let ticker = Ticker::start(move || {
+            let _keep = &guard;
+        })
+        .unwrap();
+        drop(ticker);
+        wait_for(|| ended.load(Ordering::SeqCst));
+    }
+}
