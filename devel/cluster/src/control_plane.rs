@@ -1,0 +1,370 @@
+//! Starting, stopping and disturbing a control plane.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::Request;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::{Api, Client};
+use tokio::time::Instant;
+
+use crate::clients::{self, Etcd, kubernetes_client};
+use crate::flags::{self, Files};
+use crate::kubeconfig::{Credential, write_kubeconfig};
+use crate::pki::{self, Pair, Pki};
+use crate::port::Reservation;
+use crate::process::{self, Component};
+use crate::workdir::WorkDir;
+use crate::{Binaries, Options, Progress, State, binaries};
+
+/// An idle machine needs 4 s. A machine that compiles on all cores beside needs many times that.
+const START_PATIENCE: Duration = Duration::from_secs(180);
+/// How often a starting server is asked whether it is ready.
+const READY_POLL: Duration = Duration::from_millis(50);
+/// Open watches keep an API server that ends gracefully; nothing is lost by killing one whose data is thrown away.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// A port that was free a moment ago can be taken by another program before our server listens. Then others are tried.
+const PORT_ATTEMPTS: usize = 5;
+
+/// A control plane could not be started or disturbed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The programs are missing and could not be built.
+    #[error(transparent)]
+    Binaries(#[from] binaries::Error),
+    /// A program could not be started.
+    #[error(transparent)]
+    Process(#[from] process::Error),
+    /// Certificates or kubeconfigs could not be made.
+    #[error(transparent)]
+    Pki(#[from] pki::Error),
+    /// A directory could not be made, or no port is free.
+    #[error("cannot prepare the control plane: {0}")]
+    Prepare(#[from] io::Error),
+    /// A client could not be made or a request failed.
+    #[error(transparent)]
+    Client(#[from] clients::Error),
+    /// A server ended while it was starting.
+    #[error("`{name}` ended while starting. The end of its log:\n{log}")]
+    Ended {
+        /// Which component.
+        name: &'static str,
+        /// The last lines of its log.
+        log: String,
+    },
+    /// A server did not become ready in time.
+    #[error("`{name}` is not ready after {} s: {reason}. The end of its log:\n{log}", START_PATIENCE.as_secs())]
+    NotReady {
+        /// Which component.
+        name: &'static str,
+        /// What it answered last.
+        reason: String,
+        /// The last lines of its log.
+        log: String,
+    },
+    /// Asked for a user that [`Options`] did not name.
+    #[error("the control plane has no user `{0}`; name it in `Options::user` before the start")]
+    UnknownUser(String),
+}
+
+/// A running control plane. Dropping it ends the processes and removes the data.
+#[derive(Debug)]
+pub struct ControlPlane {
+    // Fields are dropped in this order: an API server without etcd hangs in its shutdown.
+    scheduler: Option<Component>,
+    controller_manager: Option<Component>,
+    apiserver: Option<Component>,
+    etcd: Option<Component>,
+    apiserver_port: u16,
+    port_while_stopped: Option<Reservation>,
+    etcd_url: String,
+    binaries: Binaries,
+    files: Files,
+    kubeconfigs: BTreeMap<String, PathBuf>,
+    options: Options,
+    directory: WorkDir,
+}
+
+impl ControlPlane {
+    /// Starts a control plane and returns when it serves. Builds the programs first when they are missing.
+    pub async fn start(options: Options) -> Result<Self, Error> {
+        let binaries = Binaries::ensure(Progress::default()).await?;
+        let directory = WorkDir::create()?;
+        if let Some(logs) = &options.log_directory {
+            std::fs::create_dir_all(logs)?;
+        }
+        let pki = Pki::create(&directory.path().join("pki"))?;
+        let files = Files {
+            authority: pki.authority(),
+            serving: pki.serving(flags::SERVICE_ADDRESS)?,
+            service_account: pki.service_account_keys()?,
+            tokens: directory.path().join("pki/tokens.csv"),
+        };
+        let mut control_plane = Self {
+            scheduler: None,
+            controller_manager: None,
+            apiserver: None,
+            etcd: None,
+            apiserver_port: 0,
+            port_while_stopped: None,
+            etcd_url: String::new(),
+            binaries,
+            files,
+            kubeconfigs: BTreeMap::new(),
+            options,
+            directory,
+        };
+        control_plane.start_etcd().await?;
+        let tokens = control_plane.write_tokens()?;
+        control_plane.start_first_apiserver(&pki).await?;
+        control_plane.write_user_kubeconfigs(&tokens)?;
+        control_plane.start_controllers(&pki).await?;
+        Ok(control_plane)
+    }
+
+    /// `https://127.0.0.1:<port>`. Stays the same when the API server restarts.
+    pub fn apiserver_url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.apiserver_port)
+    }
+
+    /// `http://127.0.0.1:<port>`
+    pub fn etcd_url(&self) -> &str {
+        &self.etcd_url
+    }
+
+    /// Kubeconfig of the administrator (group `system:masters`).
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.directory.path().join("admin.kubeconfig")
+    }
+
+    /// Kubeconfig of a user from [`Options`].
+    pub fn kubeconfig_for(&self, user: &str) -> Result<&Path, Error> {
+        self.kubeconfigs.get(user).map(PathBuf::as_path).ok_or_else(|| Error::UnknownUser(user.to_owned()))
+    }
+
+    /// A client with the administrator's rights.
+    pub async fn client(&self) -> Result<Client, Error> {
+        Ok(kubernetes_client(&self.kubeconfig()).await?)
+    }
+
+    /// A client with the rights of a user from [`Options`].
+    pub async fn client_for(&self, user: &str) -> Result<Client, Error> {
+        Ok(kubernetes_client(self.kubeconfig_for(user)?).await?)
+    }
+
+    /// Where data, certificates, kubeconfigs and logs are. Goes away with the control plane.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Log file of a component, such as `kube-apiserver`.
+    pub fn log_file(&self, component: &str) -> PathBuf {
+        let directory = self.options.log_directory.clone().unwrap_or_else(|| self.directory.path().join("log"));
+        directory.join(format!("{component}.log"))
+    }
+
+    /// What other processes need to know.
+    pub fn state(&self) -> State {
+        let running = [&self.etcd, &self.apiserver, &self.controller_manager, &self.scheduler].into_iter().flatten();
+        State {
+            apiserver_url: self.apiserver_url(),
+            etcd_url: self.etcd_url.clone(),
+            kubeconfig: self.kubeconfig(),
+            kubeconfigs: self.kubeconfigs.clone(),
+            logs: running.clone().map(|component| (component.name().to_owned(), component.log().to_owned())).collect(),
+            pids: running.map(|component| (component.name().to_owned(), component.id())).collect(),
+        }
+    }
+
+    /// Ends the API server; etcd and its data stay. Clients are refused until
+    /// [`start_apiserver`](Self::start_apiserver).
+    pub async fn stop_apiserver(&mut self) -> Result<(), Error> {
+        if let Some(mut apiserver) = self.apiserver.take() {
+            apiserver.stop(STOP_GRACE).await;
+            self.port_while_stopped = Some(Reservation::hold(self.apiserver_port)?);
+        }
+        Ok(())
+    }
+
+    /// Ends the API server without a chance to say goodbye: its connections are cut.
+    pub fn kill_apiserver(&mut self) -> Result<(), Error> {
+        if let Some(mut apiserver) = self.apiserver.take() {
+            apiserver.kill();
+            self.port_while_stopped = Some(Reservation::hold(self.apiserver_port)?);
+        }
+        Ok(())
+    }
+
+    /// Starts the API server again, on the same port and data, and returns when it is ready.
+    pub async fn start_apiserver(&mut self) -> Result<(), Error> {
+        if self.apiserver.is_none() {
+            self.port_while_stopped = None;
+            self.apiserver = Some(self.spawn_apiserver(self.apiserver_port)?);
+        }
+        self.wait_for_apiserver().await
+    }
+
+    /// [`stop_apiserver`](Self::stop_apiserver), then [`start_apiserver`](Self::start_apiserver).
+    pub async fn restart_apiserver(&mut self) -> Result<(), Error> {
+        self.stop_apiserver().await?;
+        self.start_apiserver().await
+    }
+
+    /// Makes etcd forget all history before now; returns the revision from which on history is kept. An API server
+    /// still answers resumes from its watch cache: start without it ([`Options::without_watch_cache`]) or restart the
+    /// API server to see 410.
+    pub async fn compact_etcd(&self) -> Result<u64, Error> {
+        Ok(Etcd::new(&self.etcd_url)?.compact().await?)
+    }
+
+    /// Ends everything in order. Dropping does the same without the grace.
+    pub async fn stop(mut self) {
+        for component in [&mut self.scheduler, &mut self.controller_manager, &mut self.apiserver, &mut self.etcd] {
+            if let Some(mut component) = component.take() {
+                component.stop(STOP_GRACE).await;
+            }
+        }
+    }
+
+    async fn start_etcd(&mut self) -> Result<(), Error> {
+        let mut attempt = 1;
+        loop {
+            let (client, peer) = (Reservation::any()?, Reservation::any()?);
+            let (client_port, peer_port) = (client.port(), peer.port());
+            drop((client, peer));
+            let mut arguments = flags::etcd(&self.directory.path().join("etcd"), client_port, peer_port);
+            arguments.extend(self.options.extra_etcd_args.iter().cloned());
+            let mut etcd = self.component("etcd", &arguments)?;
+            let url = format!("http://127.0.0.1:{client_port}");
+            let health = Etcd::new(&url)?;
+            match ready(&mut etcd, || health.healthy()).await {
+                Err(error) if attempt < PORT_ATTEMPTS && port_was_taken(&error) => attempt += 1,
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    (self.etcd, self.etcd_url) = (Some(etcd), url);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn start_first_apiserver(&mut self, pki: &Pki) -> Result<(), Error> {
+        let admin = pki.client("admin", "admin", &["system:masters"])?;
+        let mut attempt = 1;
+        loop {
+            self.apiserver_port = Reservation::any()?.port();
+            self.write_kubeconfig(&self.kubeconfig(), "admin", &Credential::Certificate(&admin))?;
+            self.apiserver = Some(self.spawn_apiserver(self.apiserver_port)?);
+            match self.wait_for_apiserver().await {
+                Err(error) if attempt < PORT_ATTEMPTS && port_was_taken(&error) => attempt += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn spawn_apiserver(&self, port: u16) -> Result<Component, Error> {
+        let mut arguments = flags::apiserver(port, &self.etcd_url, &self.files);
+        arguments.extend(self.options.extra_apiserver_args.iter().cloned());
+        self.component("kube-apiserver", &arguments)
+    }
+
+    async fn wait_for_apiserver(&mut self) -> Result<(), Error> {
+        let client = self.client().await?;
+        let Some(apiserver) = &mut self.apiserver else { return Ok(()) };
+        ready(apiserver, || async {
+            client.request_text(Request::get("/readyz").body(Vec::new())?).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn start_controllers(&mut self, pki: &Pki) -> Result<(), Error> {
+        if self.options.scheduler {
+            let kubeconfig = self.component_kubeconfig(pki, "kube-scheduler")?;
+            self.scheduler = Some(self.component("kube-scheduler", &flags::scheduler(&kubeconfig))?);
+        }
+        if self.options.controller_manager {
+            let kubeconfig = self.component_kubeconfig(pki, "kube-controller-manager")?;
+            let arguments = flags::controller_manager(&kubeconfig, &self.files);
+            let mut controller_manager = self.component("kube-controller-manager", &arguments)?;
+            let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, "default");
+            // The first thing that its controllers make, and that pods need.
+            ready(&mut controller_manager, || async { Ok(accounts.get("default").await.map(drop)?) }).await?;
+            self.controller_manager = Some(controller_manager);
+        }
+        Ok(())
+    }
+
+    fn component(&self, name: &'static str, arguments: &[String]) -> Result<Component, Error> {
+        Ok(Component::start(name, &self.binaries.program(name), arguments, &self.log_file(name))?)
+    }
+
+    fn component_kubeconfig(&self, pki: &Pki, name: &str) -> Result<PathBuf, Error> {
+        let user = format!("system:{name}");
+        let pair: Pair = pki.client(name, &user, &[])?;
+        let path = self.directory.path().join(format!("{name}.kubeconfig"));
+        self.write_kubeconfig(&path, &user, &Credential::Certificate(&pair))?;
+        Ok(path)
+    }
+
+    fn write_kubeconfig(&self, path: &Path, user: &str, credential: &Credential<'_>) -> Result<(), Error> {
+        Ok(write_kubeconfig(path, &self.apiserver_url(), &self.files.authority.certificate, user, credential)?)
+    }
+
+    /// The API server reads the file once, so all users are known from the start.
+    fn write_tokens(&self) -> Result<Vec<String>, Error> {
+        let tokens = self.options.users.iter().map(|_| random_token()).collect::<io::Result<Vec<_>>>()?;
+        let line = |(user, token): (&crate::User, &String)| {
+            format!("{token},{},{},\"{}\"\n", user.name, user.name, user.groups.join(","))
+        };
+        let lines: String = self.options.users.iter().zip(&tokens).map(line).collect();
+        pki::write(&self.files.tokens, &lines)?;
+        Ok(tokens)
+    }
+
+    fn write_user_kubeconfigs(&mut self, tokens: &[String]) -> Result<(), Error> {
+        for (index, (user, token)) in self.options.users.iter().zip(tokens).enumerate() {
+            // Numbered: user names may hold characters that file names may not.
+            let path = self.directory.path().join(format!("user-{index}.kubeconfig"));
+            self.write_kubeconfig(&path, &user.name, &Credential::Token(token))?;
+            self.kubeconfigs.insert(user.name.clone(), path);
+        }
+        Ok(())
+    }
+}
+
+/// Asks until `check` succeeds, the process ends or patience does.
+async fn ready<F, O>(component: &mut Component, mut check: F) -> Result<(), Error>
+where
+    F: FnMut() -> O,
+    O: Future<Output = Result<(), clients::Error>>,
+{
+    let deadline = Instant::now() + START_PATIENCE;
+    loop {
+        let reason = match tokio::time::timeout_at(deadline, check()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        if component.exit_status().is_some() {
+            return Err(Error::Ended { name: component.name(), log: component.log_tail() });
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::NotReady { name: component.name(), reason, log: component.log_tail() });
+        }
+        tokio::time::sleep(READY_POLL).await;
+    }
+}
+
+fn port_was_taken(error: &Error) -> bool {
+    matches!(error, Error::Ended { log, .. } if log.contains("address already in use"))
+}
+
+fn random_token() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
