@@ -24,12 +24,17 @@ pub enum ConnectError {
 /// Identities are set by the gateway, request by request, so whatever the kubeconfig says of impersonation is left out.
 /// Timeouts are set per request: a watch may be silent for long. Nothing is resent here.
 pub async fn connect() -> Result<Client, ConnectError> {
-    let mut config = match Config::from_kubeconfig(&KubeConfigOptions::default()).await {
+    let config = match Config::from_kubeconfig(&KubeConfigOptions::default()).await {
         Ok(config) => config,
         Err(from_file) => Config::incluster().map_err(|in_cluster| {
             ConnectError::Configuration(format!("as a kubeconfig: {from_file}; in a Pod: {in_cluster}"))
         })?,
     };
+    from_config(config)
+}
+
+/// [`connect`] with a configuration from elsewhere.
+pub fn from_config(mut config: Config) -> Result<Client, ConnectError> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = None;
     config.write_timeout = None;

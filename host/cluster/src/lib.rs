@@ -3,7 +3,8 @@
 //! Nothing here knows WebAssembly.
 
 pub mod client;
-pub mod discovery;
+pub mod events;
+pub mod gateway;
 pub mod informer;
 pub mod metrics;
 pub mod rights;

@@ -53,6 +53,16 @@ impl Rights {
 
     /// Whether `user` (None: the host itself) has the right. The answer may be [`ANSWER_TTL`] old.
     pub async fn allowed(&self, user: Option<&str>, right: &Right<'_>) -> Result<bool, Unanswered> {
+        self.allowed_within(user, right, ANSWER_TTL).await
+    }
+
+    /// [`allowed`](Self::allowed), with an answer that is at most so old.
+    pub async fn allowed_within(
+        &self,
+        user: Option<&str>,
+        right: &Right<'_>,
+        age: Duration,
+    ) -> Result<bool, Unanswered> {
         let question = Question {
             user: user.map(Into::into),
             verb: right.verb.as_str(),
@@ -62,7 +72,7 @@ impl Rights {
             name: right.name.map(Into::into),
         };
         if let Some((allowed, asked)) = self.answers.lock().get(&question)
-            && asked.elapsed() < ANSWER_TTL
+            && asked.elapsed() < ANSWER_TTL.min(age)
         {
             return Ok(*allowed);
         }

@@ -4,22 +4,35 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use wasm_operator_core::object::{Change, Object};
-use wasm_operator_core::selector::FieldSelector;
+use wasm_operator_core::selector::{FieldSelector, LabelSelector, SelectorError};
 
-/// The part of a stream that a subscription is about. Label selectors are part of the stream itself.
+use super::Scope;
+
+/// The part of a stream that a subscription is about.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
     /// Empty: all.
-    pub(crate) namespaces: BTreeSet<Arc<str>>,
-    pub(crate) fields: FieldSelector,
+    namespaces: BTreeSet<Arc<str>>,
+    labels: LabelSelector,
+    /// Empty where only the server can evaluate it: then it is part of the stream.
+    fields: FieldSelector,
 }
 
 impl Filter {
+    pub(crate) fn new(scope: &Scope) -> Result<Self, SelectorError> {
+        let fields = FieldSelector::parse(&scope.field_selector)?;
+        Ok(Self {
+            namespaces: scope.namespaces.iter().map(|namespace| Arc::from(namespace.as_str())).collect(),
+            labels: LabelSelector::parse(&scope.label_selector)?,
+            fields: if fields.is_local() { fields } else { FieldSelector::default() },
+        })
+    }
+
     pub(crate) fn selects(&self, object: &Object) -> bool {
         let metadata = &object.metadata;
         let namespace = self.namespaces.is_empty()
             || metadata.namespace.as_ref().is_some_and(|namespace| self.namespaces.contains(namespace));
-        namespace && self.fields.matches(metadata)
+        namespace && self.labels.matches(&metadata.labels) && self.fields.matches(metadata)
     }
 
     /// The change as the subscriber sees it: leaving the selection is a delete of the old object, entering it an addition.

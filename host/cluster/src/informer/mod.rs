@@ -1,9 +1,17 @@
 //! Shared informers: one upstream watch per kind and scope, whatever the number of guests that subscribe to it.
 //!
+//! Which stream serves a subscription: the cluster-wide one where the host may list and watch cluster-wide, else one for each
+//! namespace. A label selector goes upstream, because a cache should follow what is managed and not the cluster's size,
+//! unless a stream of everything is open anyway or there are many selectors. Namespaces and names are filtered here.
+//! Metadata and whole objects are separate streams, so that nobody is given more than he asked for. Secrets are not shared.
+//!
 //! A subscription is told of every change in its scope, as its guest's rights allow; reconnects, bookmarks and relists
-//! without change never reach it. What a subscriber sees is in [`stream`]; how the stream is kept going is in [`reader`].
+//! without change never reach it. What a subscriber sees is in `stream`, how a stream is
+//! kept going in `machine` and `reader`.
 
+mod combined;
 mod filter;
+mod machine;
 mod reader;
 mod store;
 mod stream;
@@ -13,6 +21,7 @@ mod wire;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -20,26 +29,30 @@ use kube::Client;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
+use wasm_operator_core::backoff::Random;
 use wasm_operator_core::object::Change;
 use wasm_operator_core::permission::Right;
 use wasm_operator_core::request::Verb;
-use wasm_operator_core::selector::{FieldSelector, LabelSelector, SelectorError};
+use wasm_operator_core::selector::{FieldSelector, SelectorError};
 use wasm_operator_core::watch::{Representation, Resource, Watch};
 
+use self::filter::Filter;
 use self::stream::Stream;
 use self::wire::Source;
 use crate::metrics::Metrics;
-use crate::rights::Rights;
+use crate::rights::{Rights, Unanswered};
 
 pub use self::subscription::Subscription;
-pub use self::view::CacheView;
 
-/// Hears of changes. Called by the reader of a stream, which must not wait: note the change and return.
+/// Hears of changes. Called under the stream's lock by its reader, which must not wait: note the change and return. Neither
+/// these methods nor anybody who holds a lock that they take may ask a [`Subscription`] for objects.
 pub trait Subscriber: Send + Sync + 'static {
     /// An object in the subscription's scope was added, modified or deleted.
     fn changed(&self, change: &Change);
     /// The subscription's state changed.
     fn state(&self, state: &SubscriptionState);
+    /// The cluster has an older history, as after a restored backup: versions from before mean nothing any more.
+    fn history_lost(&self);
 }
 
 /// How a subscription is doing.
@@ -127,9 +140,10 @@ pub struct Options {
     pub silence: Duration,
     /// How long a stream outlives its last subscription, so that a reload does not list anew. Default 10 s.
     pub linger: Duration,
-    /// How often a subscription's right to list and watch is asked for. Default 45 s, as long as an answer is kept.
+    /// How often a subscription's right to list and watch is asked for. An answer that is used may be half as old.
+    /// Default 40 s: a right that ends is noticed within a minute.
     pub recheck: Duration,
-    /// The seed of all jitter.
+    /// The seed of all jitter. Default 0: set it, or hosts that start together stay in step.
     pub seed: u64,
 }
 
@@ -138,7 +152,7 @@ impl Default for Options {
         Self {
             silence: Duration::from_secs(75),
             linger: Duration::from_secs(10),
-            recheck: crate::rights::ANSWER_TTL,
+            recheck: Duration::from_secs(40),
             seed: 0,
         }
     }
@@ -170,12 +184,18 @@ struct Shared {
     /// Where readers run.
     runtime: Handle,
     streams: Mutex<HashMap<Source, Weak<Running>>>,
+    /// Makes different random numbers from one seed.
+    randoms: AtomicU64,
 }
+
+/// Streams of a kind that differ in their label selector. Default 8: beyond that one stream without a selector costs the
+/// API server less, and the subscriptions are filtered here.
+const MAX_SELECTED_STREAMS: usize = 8;
 
 impl Informers {
     /// Informers whose readers run on `runtime`.
     pub fn new(client: Client, rights: Rights, metrics: Metrics, options: Options, runtime: Handle) -> Self {
-        let shared = Shared { client, rights, metrics, options, runtime, streams: Mutex::default() };
+        let shared = Shared { client, rights, metrics, options, runtime, streams: Mutex::default(), randoms: AtomicU64::new(0) };
         Self { shared: Arc::new(shared) }
     }
 
@@ -189,32 +209,12 @@ impl Informers {
         user: Option<Arc<str>>,
         subscriber: Arc<dyn Subscriber>,
     ) -> Result<Subscription, SelectorError> {
-        LabelSelector::parse(&scope.label_selector)?;
-        FieldSelector::parse(&scope.field_selector)?;
-        Ok(Subscription::begin(self.clone(), scope.clone(), user, subscriber))
-    }
-
-    /// A complete cache of this kind that covers the namespace (None: all), if there is one.
-    #[must_use]
-    pub fn cached(&self, resource: &Resource, namespace: Option<&str>, representation: Representation) -> Option<CacheView> {
-        let source = |namespace: Option<&str>| Source {
-            resource: resource.clone(),
-            namespace: namespace.map(Arc::from),
-            label_selector: String::new(),
-            field_selector: String::new(),
-            representation,
-            private_to: None,
-        };
-        let streams = self.shared.streams.lock();
-        [None, namespace]
-            .into_iter()
-            .filter_map(|wide| streams.get(&source(wide))?.upgrade())
-            .find(|running| running.stream.is_synced())
-            .map(|running| CacheView::new(running, namespace.map(Arc::from)))
+        let filter = Filter::new(scope)?;
+        Ok(Subscription::begin(self.clone(), scope.clone(), filter, user, subscriber))
     }
 
     /// The streams that serve a scope: one wide stream if the host may have it, else one for each namespace.
-    pub(crate) async fn sources(&self, scope: &Scope, user: Option<&Arc<str>>) -> Vec<Source> {
+    pub(crate) async fn sources(&self, scope: &Scope, user: Option<&Arc<str>>) -> Result<Vec<Source>, Unanswered> {
         let fields_are_local = FieldSelector::parse(&scope.field_selector).is_ok_and(|selector| selector.is_local());
         let source = |namespace: Option<&str>| Source {
             resource: scope.resource.clone(),
@@ -224,38 +224,38 @@ impl Informers {
             representation: scope.representation,
             private_to: user.filter(|_| is_secret(&scope.resource)).cloned(),
         };
-        if scope.namespaces.is_empty() || self.host_may(&scope.resource).await {
+        // Secrets of namespaces that nobody asked for are not to be read just because the host may.
+        let wide = scope.namespaces.is_empty()
+            || (!is_secret(&scope.resource) && self.may_watch(None, &scope.resource, None, None).await?);
+        let sources: Vec<Source> = if wide {
             vec![source(None)]
         } else {
             scope.namespaces.iter().map(|namespace| source(Some(namespace))).collect()
-        }
+        };
+        let streams = self.shared.streams.lock();
+        Ok(sources.into_iter().map(|source| shared_source(&streams, source)).collect())
     }
 
-    async fn host_may(&self, resource: &Resource) -> bool {
-        // Secrets of namespaces that nobody asked for are not to be read just because the host may.
-        !is_secret(resource) && self.may_watch(None, resource, None).await == Ok(true)
-    }
-
-    /// Whether `user` may list and watch; Err if that is not known.
+    /// Whether `user` may list and watch.
     pub(crate) async fn may_watch(
         &self,
         user: Option<&str>,
         resource: &Resource,
         namespace: Option<&str>,
-    ) -> Result<bool, ()> {
+        name: Option<&str>,
+    ) -> Result<bool, Unanswered> {
         for verb in [Verb::List, Verb::Watch] {
-            let right =
-                Right { verb, group: &resource.group, plural: &resource.plural, subresource: None, namespace, name: None };
-            match self.shared.rights.allowed(user, &right).await {
-                Ok(true) => {}
-                Ok(false) => return Ok(false),
-                Err(error) => {
-                    tracing::debug!(%error, "cannot check a right");
-                    return Err(());
-                }
+            let (group, plural) = (&resource.group, &resource.plural);
+            let right = Right { verb, group, plural, subresource: None, namespace, name };
+            if !self.shared.rights.allowed_within(user, &right, self.shared.options.recheck / 2).await? {
+                return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    pub(crate) fn random(&self) -> Random {
+        Random::new(self.shared.options.seed.wrapping_add(self.shared.randoms.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// The stream of this source, begun if need be.
@@ -266,7 +266,8 @@ impl Informers {
         }
         streams.retain(|_, running| running.strong_count() > 0);
         let stream = Arc::new(Stream::new(source.clone(), self.shared.metrics.clone()));
-        let reader = reader::run(self.shared.client.clone(), Arc::downgrade(&stream), self.shared.options.clone());
+        let silence = self.shared.options.silence;
+        let reader = reader::run(self.shared.client.clone(), Arc::downgrade(&stream), silence, self.random());
         let running = Arc::new(Running { stream, reader: self.shared.runtime.spawn(reader).abort_handle() });
         streams.insert(source, Arc::downgrade(&running));
         running
@@ -280,6 +281,21 @@ impl Informers {
             drop(running);
         });
     }
+}
+
+/// The source itself, or the one without its label selector: if that is open already, or if there are too many selectors.
+fn shared_source(streams: &HashMap<Source, Weak<Running>>, source: Source) -> Source {
+    if source.label_selector.is_empty() {
+        return source;
+    }
+    let is_open = |running: &Weak<Running>| running.strong_count() > 0;
+    let everything = Source { label_selector: String::new(), ..source.clone() };
+    let others = streams.iter().filter(|(other, running)| {
+        is_open(running)
+            && other.label_selector != source.label_selector
+            && Source { label_selector: String::new(), ..(*other).clone() } == everything
+    });
+    if streams.get(&everything).is_some_and(is_open) || others.count() >= MAX_SELECTED_STREAMS { everything } else { source }
 }
 
 fn is_secret(resource: &Resource) -> bool {

@@ -1,7 +1,6 @@
 //! The objects of one stream, and what each event means for an observer. Pure: events in, changes out.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use wasm_operator_core::object::{Change, Object, ObjectRef, ResourceVersion};
@@ -10,21 +9,14 @@ use wasm_operator_core::object::{Change, Object, ObjectRef, ResourceVersion};
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     objects: BTreeMap<ObjectRef, Arc<Object>>,
-    by_uid: HashMap<Arc<str>, ObjectRef>,
     bytes: usize,
     /// The version of the last event, bookmark or list.
     position: Option<ResourceVersion>,
-    /// Counts the histories: it grows when the server's versions went back, as after a restored backup.
-    history: u64,
 }
 
 impl Store {
     pub(crate) fn get(&self, object: &ObjectRef) -> Option<&Arc<Object>> {
         self.objects.get(object)
-    }
-
-    pub(crate) fn by_uid(&self, uid: &str) -> Option<&Arc<Object>> {
-        self.objects.get(self.by_uid.get(uid)?)
     }
 
     pub(crate) fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
@@ -41,10 +33,6 @@ impl Store {
 
     pub(crate) fn position(&self) -> Option<&ResourceVersion> {
         self.position.as_ref()
-    }
-
-    pub(crate) fn history(&self) -> u64 {
-        self.history
     }
 
     /// A bookmark: nothing changed up to this version.
@@ -65,11 +53,15 @@ impl Store {
         Some(Change { old: Some(old), new: None, initial: false })
     }
 
-    /// A list replaces everything: what vanished was deleted, what has the same uid and version did not change.
+    /// Whether versions went back, as after a restored backup: then versions from before mean nothing any more.
+    pub(crate) fn is_older(&self, position: &ResourceVersion) -> bool {
+        self.position.as_ref().is_some_and(|old| position.compare(old).is_some_and(std::cmp::Ordering::is_lt))
+    }
+
+    /// A list replaces everything: what vanished was deleted, what has the same uid and version did not change. When
+    /// versions went back, the server gives them a second time, so then they do not tell.
     pub(crate) fn replace(&mut self, listed: Vec<Arc<Object>>, position: ResourceVersion, initial: bool) -> Vec<Change> {
-        if self.position.as_ref().is_some_and(|old| position.compare(old).is_some_and(std::cmp::Ordering::is_lt)) {
-            self.history += 1;
-        }
+        let is_older = self.is_older(&position);
         let listed: BTreeMap<ObjectRef, Arc<Object>> =
             listed.into_iter().map(|object| (object.object_ref(), object)).collect();
         let vanished: Vec<ObjectRef> =
@@ -82,6 +74,7 @@ impl Store {
             let known = self.objects.get(&key).is_some_and(|old| {
                 old.metadata.uid == object.metadata.uid
                     && old.metadata.resource_version == object.metadata.resource_version
+                    && (!is_older || old.json == object.json)
             });
             if !known {
                 changes.extend(self.put(object, initial));
@@ -104,7 +97,6 @@ impl Store {
         let key = object.object_ref();
         let old = self.remove(&key);
         self.bytes += object.json.len();
-        self.by_uid.insert(object.metadata.uid.clone(), key.clone());
         self.objects.insert(key, object.clone());
         match old {
             Some(old) if old.metadata.uid != object.metadata.uid => vec![
@@ -119,7 +111,6 @@ impl Store {
     fn remove(&mut self, key: &ObjectRef) -> Option<Arc<Object>> {
         let old = self.objects.remove(key)?;
         self.bytes = self.bytes.saturating_sub(old.json.len());
-        self.by_uid.remove(&old.metadata.uid);
         Some(old)
     }
 }

@@ -30,10 +30,26 @@ struct Inner {
     next_subscriber: u64,
 }
 
-#[derive(Clone)]
+/// What a subscriber knows.
+pub(crate) type Known = BTreeMap<ObjectRef, Arc<Object>>;
+
 struct Entry {
     filter: Arc<Filter>,
     subscriber: Arc<dyn Subscriber>,
+    /// What it knew before it came, as long as the stream cannot tell whether it still exists.
+    known: Known,
+}
+
+impl Entry {
+    /// Tells the subscriber which of the objects that it knew before it came do not exist any more.
+    fn confirm(&mut self, store: &Store) {
+        for (key, old) in std::mem::take(&mut self.known) {
+            let is_there = |object: &Arc<Object>| object.metadata.uid == old.metadata.uid && self.filter.selects(object);
+            if !store.get(&key).is_some_and(is_there) {
+                self.subscriber.changed(&Change { old: Some(old), new: None, initial: false });
+            }
+        }
+    }
 }
 
 impl Stream {
@@ -54,24 +70,34 @@ impl Stream {
         }
     }
 
-    /// Adds a subscriber, which hears at once of the objects that are there.
-    pub(crate) fn attach(&self, filter: Arc<Filter>, subscriber: Arc<dyn Subscriber>) -> u64 {
+    /// Adds a subscriber. It hears at once of the objects that are there, and of those that it `known` before and that are
+    /// not there any more: at once, or when the first list is complete.
+    pub(crate) fn attach(&self, filter: Arc<Filter>, subscriber: Arc<dyn Subscriber>, known: Known) -> u64 {
         let mut inner = self.inner.lock();
-        for object in inner.store.objects().filter(|object| filter.selects(object)) {
-            subscriber.changed(&Change { old: None, new: Some(object.clone()), initial: true });
+        let Inner { store, state, subscribers, next_subscriber } = &mut *inner;
+        let mut entry = Entry { filter, subscriber, known };
+        if state.has_objects() {
+            entry.confirm(store);
         }
-        subscriber.state(&inner.state);
-        let id = inner.next_subscriber;
-        inner.next_subscriber += 1;
-        inner.subscribers.insert(id, Entry { filter, subscriber });
+        for object in store.objects().filter(|object| entry.filter.selects(object)) {
+            entry.subscriber.changed(&Change { old: None, new: Some(object.clone()), initial: true });
+        }
+        entry.subscriber.state(state);
+        let id = *next_subscriber;
+        *next_subscriber += 1;
+        subscribers.insert(id, entry);
         self.metrics.watch_subscribers.get_or_create(&self.label).inc();
         id
     }
 
-    pub(crate) fn detach(&self, id: u64) {
-        if self.inner.lock().subscribers.remove(&id).is_some() {
-            self.metrics.watch_subscribers.get_or_create(&self.label).dec();
-        }
+    /// Removes a subscriber and returns what it knows.
+    pub(crate) fn detach(&self, id: u64) -> Known {
+        let mut inner = self.inner.lock();
+        let Some(Entry { filter, mut known, .. }) = inner.subscribers.remove(&id) else { return Known::new() };
+        self.metrics.watch_subscribers.get_or_create(&self.label).dec();
+        let held = inner.store.objects().filter(|object| filter.selects(object));
+        known.extend(held.map(|object| (object.object_ref(), object.clone())));
+        known
     }
 
     pub(crate) fn get(&self, object: &ObjectRef, filter: &Filter) -> Option<Arc<Object>> {
@@ -82,26 +108,20 @@ impl Stream {
         self.inner.lock().store.objects().filter(|object| selects(object)).cloned().collect()
     }
 
-    pub(crate) fn by_uid(&self, uid: &str) -> Option<Arc<Object>> {
-        self.inner.lock().store.by_uid(uid).cloned()
-    }
-
-    /// Objects and position of one moment.
-    pub(crate) fn snapshot(&self, mut selects: impl FnMut(&Object) -> bool) -> (Vec<Arc<Object>>, Option<ResourceVersion>) {
+    /// Reads one consistent state, and whether it is a basis for answers: listed, and not parked. Must be short: the
+    /// stream waits meanwhile.
+    pub(crate) fn read(&self, read: impl FnOnce(&Store, bool)) {
         let inner = self.inner.lock();
-        (inner.store.objects().filter(|object| selects(object)).cloned().collect(), inner.store.position().cloned())
-    }
-
-    pub(crate) fn position(&self) -> Option<ResourceVersion> {
-        self.inner.lock().store.position().cloned()
-    }
-
-    pub(crate) fn history(&self) -> u64 {
-        self.inner.lock().store.history()
+        read(&inner.store, matches!(inner.state, SubscriptionState::Synced | SubscriptionState::Restarting));
     }
 
     pub(crate) fn is_synced(&self) -> bool {
         self.inner.lock().state.has_objects()
+    }
+
+    /// Whether the host was refused the last time.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self.inner.lock().state, SubscriptionState::Parked { reason: ParkReason::HostForbidden, .. })
     }
 
     /// Wakes whenever something was received.
@@ -113,7 +133,7 @@ impl Stream {
     pub(crate) fn apply(&self, event: Event) {
         let labels = EventLabels { resource: self.label.resource.clone(), r#type: event.name() };
         self.metrics.watch_events.get_or_create(&labels).inc();
-        self.update(|store| match event {
+        self.update(&mut self.inner.lock(), |store| match event {
             Event::Added(object) | Event::Modified(object) => store.upsert(object),
             Event::Deleted(object) => store.delete(&object).into_iter().collect(),
             Event::Bookmark { version, .. } => {
@@ -122,42 +142,58 @@ impl Stream {
             }
             Event::Error { .. } => Vec::new(),
         });
+        self.announce();
     }
 
     /// Takes a whole list.
     pub(crate) fn replace(&self, listed: Vec<Arc<Object>>, position: ResourceVersion) {
-        let initial = !self.is_synced();
-        self.update(|store| store.replace(listed, position, initial));
-        self.set_state(SubscriptionState::Synced);
-    }
-
-    /// The kind is gone with all its objects.
-    pub(crate) fn clear(&self) {
-        self.update(Store::clear);
-    }
-
-    pub(crate) fn set_state(&self, state: SubscriptionState) {
         let mut inner = self.inner.lock();
-        if inner.state == state {
-            return;
+        let initial = !inner.state.has_objects();
+        if inner.store.is_older(&position) {
+            for entry in inner.subscribers.values() {
+                entry.subscriber.history_lost();
+            }
         }
-        inner.state = state;
-        let Inner { state, subscribers, .. } = &*inner;
-        for entry in subscribers.values() {
-            entry.subscriber.state(state);
-        }
+        self.update(&mut inner, |store| store.replace(listed, position, initial));
+        self.tell(&mut inner, SubscriptionState::Synced);
         drop(inner);
         self.announce();
     }
 
+    /// The watch goes on where it was.
+    pub(crate) fn resumed(&self) {
+        self.tell(&mut self.inner.lock(), SubscriptionState::Synced);
+        self.announce();
+    }
+
+    /// The kind is gone with all its objects.
+    pub(crate) fn gone(&self) {
+        self.update(&mut self.inner.lock(), Store::clear);
+        self.interrupted(Some(ParkReason::NotServed));
+    }
+
     /// Parks or restarts, without forgetting that there are objects.
     pub(crate) fn interrupted(&self, reason: Option<ParkReason>) {
-        let has_objects = self.is_synced();
-        self.set_state(match reason {
+        let mut inner = self.inner.lock();
+        let has_objects = inner.state.has_objects();
+        let state = match reason {
             Some(reason) => SubscriptionState::Parked { reason, has_objects },
             None if has_objects => SubscriptionState::Restarting,
             None => SubscriptionState::Syncing,
-        });
+        };
+        self.tell(&mut inner, state);
+        drop(inner);
+        self.announce();
+    }
+
+    fn tell(&self, inner: &mut Inner, state: SubscriptionState) {
+        if inner.state == state {
+            return;
+        }
+        inner.state = state;
+        for entry in inner.subscribers.values() {
+            entry.subscriber.state(&inner.state);
+        }
     }
 
     pub(crate) fn count_restart(&self, cause: &'static str) {
@@ -166,22 +202,18 @@ impl Stream {
     }
 
     /// Changes the store and tells everybody. Subscribers do not block: they only note what is to be done.
-    fn update(&self, edit: impl FnOnce(&mut Store) -> Vec<Change>) {
-        let mut inner = self.inner.lock();
-        let before = (inner.store.len(), inner.store.bytes());
-        let changes = edit(&mut inner.store);
-        let after = (inner.store.len(), inner.store.bytes());
-        for change in &changes {
-            for entry in inner.subscribers.values() {
-                if let Some(change) = entry.filter.narrow(change) {
-                    entry.subscriber.changed(&change);
-                }
+    fn update(&self, inner: &mut Inner, edit: impl FnOnce(&mut Store) -> Vec<Change>) {
+        let Inner { store, subscribers, .. } = inner;
+        let before = (store.len(), store.bytes());
+        let changes = edit(store);
+        for entry in subscribers.values_mut() {
+            entry.confirm(store);
+            for change in changes.iter().filter_map(|change| entry.filter.narrow(change)) {
+                entry.subscriber.changed(&change);
             }
         }
-        drop(inner);
-        self.metrics.cache_objects.get_or_create(&self.label).inc_by(difference(before.0, after.0));
-        self.metrics.cache_bytes.get_or_create(&self.label).inc_by(difference(before.1, after.1));
-        self.announce();
+        self.metrics.cache_objects.get_or_create(&self.label).inc_by(difference(before.0, store.len()));
+        self.metrics.cache_bytes.get_or_create(&self.label).inc_by(difference(before.1, store.bytes()));
     }
 
     fn announce(&self) {
@@ -202,3 +234,6 @@ fn difference(before: usize, after: usize) -> i64 {
     let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
     number(after).saturating_sub(number(before))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,25 @@
 //! One guest's part of the shared streams, for as long as the guest has the right to it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tracing::{info, warn};
+use wasm_operator_core::backoff::Random;
 use wasm_operator_core::object::{Object, ObjectRef};
 use wasm_operator_core::selector::FieldSelector;
 
+use super::combined::Combined;
 use super::filter::Filter;
+use super::stream::Known;
+use super::wire::Source;
 use super::{Informers, ParkReason, Running, Scope, Subscriber, SubscriptionState};
+use crate::rights::Unanswered;
+
+/// Wait after a question about rights that was not answered.
+const UNANSWERED_WAIT: Duration = Duration::from_secs(1);
 
 /// A subscription; dropping it ends it.
 pub struct Subscription {
@@ -21,6 +30,8 @@ pub struct Subscription {
 struct Shared {
     informers: Informers,
     scope: Scope,
+    /// The one name that the scope is about: a right to that name is enough.
+    name: Option<String>,
     user: Option<Arc<str>>,
     filter: Arc<Filter>,
     subscriber: Arc<dyn Subscriber>,
@@ -30,6 +41,8 @@ struct Shared {
 #[derive(Default)]
 struct Attached {
     streams: Vec<(Arc<Running>, u64)>,
+    /// What the subscriber knows from before, while nothing is attached.
+    known: Known,
     /// The subscription was dropped: nothing is attached any more.
     ended: bool,
 }
@@ -38,20 +51,17 @@ impl Subscription {
     pub(super) fn begin(
         informers: Informers,
         scope: Scope,
+        filter: Filter,
         user: Option<Arc<str>>,
         subscriber: Arc<dyn Subscriber>,
     ) -> Self {
-        let filter = Filter {
-            namespaces: scope.namespaces.iter().map(|namespace| Arc::from(namespace.as_str())).collect(),
-            fields: FieldSelector::parse(&scope.field_selector)
-                .ok()
-                .filter(FieldSelector::is_local)
-                .unwrap_or_default(),
-        };
         let runtime = informers.shared.runtime.clone();
-        let shared =
-            Arc::new(Shared { informers, scope, user, filter: Arc::new(filter), subscriber, attached: Mutex::default() });
-        let guard = runtime.spawn(guard(shared.clone())).abort_handle();
+        let random = informers.random();
+        let fields = FieldSelector::parse(&scope.field_selector).unwrap_or_default();
+        let name = fields.single_name().map(str::to_owned);
+        let filter = Arc::new(filter);
+        let shared = Arc::new(Shared { informers, scope, name, user, filter, subscriber, attached: Mutex::default() });
+        let guard = runtime.spawn(guard(shared.clone(), random)).abort_handle();
         Self { shared, guard }
     }
 
@@ -87,48 +97,93 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.guard.abort();
-        self.shared.detach(true);
+        // The guard may be in the middle of attaching: only its next wait ends it.
+        self.shared.attached.lock().ended = true;
+        self.shared.detach();
     }
 }
 
 impl Shared {
-    async fn attach(&self) {
-        let sources = self.informers.sources(&self.scope, self.user.as_ref()).await;
+    fn attach(&self, sources: Vec<Source>) {
         let streams: Vec<_> = sources.into_iter().map(|source| self.informers.open(source)).collect();
+        let parts = Combined::parts(self.subscriber.clone(), streams.len());
         let mut attached = self.attached.lock();
         if attached.ended {
             return;
         }
-        for running in streams {
-            let id = running.stream.attach(self.filter.clone(), self.subscriber.clone());
+        let mut known = std::mem::take(&mut attached.known);
+        for (running, part) in streams.into_iter().zip(parts) {
+            let namespace = running.stream.source.namespace.clone();
+            let of_stream = known.extract_if(.., |key, _| namespace.is_none() || key.namespace == namespace).collect();
+            let id = running.stream.attach(self.filter.clone(), part, of_stream);
             attached.streams.push((running, id));
         }
     }
 
-    fn detach(&self, ended: bool) {
+    /// Ends what is attached. What the subscriber knows is kept, so that it hears of deletions when it comes back.
+    fn detach(&self) {
         let mut attached = self.attached.lock();
-        attached.ended |= ended;
-        let streams = std::mem::take(&mut attached.streams);
-        drop(attached);
-        for (running, id) in streams {
-            running.stream.detach(id);
+        for (running, id) in std::mem::take(&mut attached.streams) {
+            let known = running.stream.detach(id);
+            attached.known.extend(known);
             self.informers.linger(running);
         }
     }
 
-    fn is_attached(&self) -> bool {
-        !self.attached.lock().streams.is_empty()
+    /// Does what the rights of the moment ask for. `told`: the subscriber knows that it has no right.
+    async fn follow_rights(&self, told: &mut bool) -> Result<(), Unanswered> {
+        if !self.allowed().await? {
+            self.detach();
+            if !std::mem::replace(told, true) {
+                warn!(
+                    resource = %self.scope.resource,
+                    namespaces = ?self.scope.namespaces,
+                    user = self.user.as_deref(),
+                    "the guest's identity may not `list` and `watch`; grant it with `wasm-operator rbac`"
+                );
+                let reason = ParkReason::GuestForbidden;
+                self.subscriber.state(&SubscriptionState::Parked { reason, has_objects: false });
+            }
+            return Ok(());
+        }
+        if self.is_attached_well() {
+            return Ok(());
+        }
+        let sources = self.informers.sources(&self.scope, self.user.as_ref()).await?;
+        if self.is_attached_to(&sources) {
+            return Ok(());
+        }
+        if std::mem::take(told) {
+            info!(resource = %self.scope.resource, user = self.user.as_deref(), "the right to watch is back");
+        }
+        self.detach();
+        self.attach(sources);
+        Ok(())
     }
 
-    /// Whether the user may have all of the scope; Err if that is not known.
-    async fn allowed(&self) -> Result<bool, ()> {
+    /// Whether there is nothing to change: it is attached, and the host is not refused what it asks for.
+    fn is_attached_well(&self) -> bool {
+        let attached = self.attached.lock();
+        !attached.streams.is_empty() && !attached.streams.iter().any(|(running, _)| running.stream.is_refused())
+    }
+
+    fn is_attached_to(&self, sources: &[Source]) -> bool {
+        let attached = self.attached.lock();
+        attached.streams.len() == sources.len()
+            && attached.streams.iter().all(|(running, _)| sources.contains(&running.stream.source))
+    }
+
+    /// Whether the user may have all of the scope.
+    async fn allowed(&self) -> Result<bool, Unanswered> {
         let Some(user) = self.user.as_deref() else { return Ok(true) };
-        let resource = &self.scope.resource;
+        let may = async |namespace| {
+            self.informers.may_watch(Some(user), &self.scope.resource, namespace, self.name.as_deref()).await
+        };
         if self.scope.namespaces.is_empty() {
-            return self.informers.may_watch(Some(user), resource, None).await;
+            return may(None).await;
         }
         for namespace in &self.scope.namespaces {
-            if !self.informers.may_watch(Some(user), resource, Some(namespace)).await? {
+            if !may(Some(namespace.as_str())).await? {
                 return Ok(false);
             }
         }
@@ -136,39 +191,19 @@ impl Shared {
     }
 }
 
-/// Attaches and detaches as the user's right comes and goes.
-async fn guard(shared: Arc<Shared>) {
-    let options = &shared.informers.shared.options;
+/// Attaches and detaches as rights come and go. While a question is not answered, what is attached stays.
+async fn guard(shared: Arc<Shared>, mut random: Random) {
+    let recheck = shared.informers.shared.options.recheck;
     let mut told = false;
     loop {
-        match shared.allowed().await {
-            Ok(true) => {
-                if !shared.is_attached() {
-                    if told {
-                        info!(resource = %shared.scope.resource, user = shared.user.as_deref(), "the right to watch is back");
-                    }
-                    told = false;
-                    shared.attach().await;
-                }
-                sleep(options.recheck).await;
+        let pause = match shared.follow_rights(&mut told).await {
+            // Spread over a fifth of the interval: guests that start together must not ask together for ever.
+            Ok(()) => recheck.mul_f64(1.0 - f64::from(u32::try_from(random.up_to(1_000)).unwrap_or(0)) / 5_000.0),
+            Err(error) => {
+                tracing::debug!(%error, "a right is not known");
+                UNANSWERED_WAIT.min(recheck)
             }
-            Ok(false) => {
-                if !told {
-                    warn!(
-                        resource = %shared.scope.resource,
-                        namespaces = ?shared.scope.namespaces,
-                        user = shared.user.as_deref(),
-                        "the guest's identity may not `list` and `watch`; grant it with `wasm-operator rbac`"
-                    );
-                    told = true;
-                }
-                shared.detach(false);
-                let reason = ParkReason::GuestForbidden;
-                shared.subscriber.state(&SubscriptionState::Parked { reason, has_objects: false });
-                sleep(options.recheck).await;
-            }
-            // Not known: what is attached stays, and the question is asked again soon.
-            Err(()) => sleep(options.recheck.min(std::time::Duration::from_secs(1))).await,
-        }
+        };
+        sleep(pause).await;
     }
 }

@@ -1,66 +1,122 @@
-//! A shared cache as the gateway reads it.
+//! The shared caches as the gateway reads them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use tokio::sync::watch;
+use futures::future::BoxFuture;
+use wasm_operator_core::gate::{Held, Target, View};
 use wasm_operator_core::object::{Object, ObjectRef, ResourceVersion};
+use wasm_operator_core::selector::LabelSelector;
+use wasm_operator_core::watch::{Representation, Resource};
 
-use super::Running;
+use super::store::Store;
+use super::wire::Source;
+use super::{Informers, Running};
+use crate::gateway::{Cache, Caches, Snapshot};
 
-/// A complete cache of a kind, in one namespace or in all. It keeps its stream alive.
-pub struct CacheView {
-    running: Arc<Running>,
-    namespace: Option<Arc<str>>,
+impl Caches for Informers {
+    fn caches(&self, user: &str, group: &str, plural: &str) -> Vec<Arc<dyn Cache>> {
+        let streams = self.shared.streams.lock();
+        let readable = |source: &Source| {
+            source.private_to.as_deref().is_none_or(|owner| owner == user)
+                && source.resource.group == group
+                && source.resource.plural == plural
+        };
+        streams
+            .iter()
+            .filter(|(source, _)| readable(source))
+            .filter_map(|(_, running)| Weak::upgrade(running))
+            .map(|running| Arc::new(StreamCache(running)) as Arc<dyn Cache>)
+            .collect()
+    }
 }
 
-impl CacheView {
-    pub(super) fn new(running: Arc<Running>, namespace: Option<Arc<str>>) -> Self {
-        Self { running, namespace }
+/// The cache of one stream. It keeps the stream alive while it is read.
+struct StreamCache(Arc<Running>);
+
+impl StreamCache {
+    fn source(&self) -> &Source {
+        &self.0.stream.source
+    }
+}
+
+impl Cache for StreamCache {
+    fn resource(&self) -> &Resource {
+        &self.source().resource
     }
 
-    /// One object of the view's namespace.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<Arc<Object>> {
-        let object = ObjectRef { namespace: self.namespace.clone(), name: name.into() };
-        self.running.stream.get(&object, &super::filter::Filter::default())
+    fn namespace(&self) -> Option<&str> {
+        self.source().namespace.as_deref()
     }
 
-    /// The object with this uid, wherever it is.
-    #[must_use]
-    pub fn by_uid(&self, uid: &str) -> Option<Arc<Object>> {
-        self.running.stream.by_uid(uid)
+    fn selectors(&self) -> (&str, &str) {
+        (&self.source().label_selector, &self.source().field_selector)
     }
 
-    /// The objects that `selects` chooses, in the order of `<namespace>/<name>`, and the stream's position, of one moment.
-    #[must_use]
-    pub fn list(&self, mut selects: impl FnMut(&Object) -> bool) -> (Vec<Arc<Object>>, Option<ResourceVersion>) {
-        let namespace = self.namespace.as_deref();
-        let (mut objects, position) = self.running.stream.snapshot(|object| {
-            namespace.is_none_or(|namespace| object.metadata.namespace.as_deref() == Some(namespace)) && selects(object)
-        });
-        let key = |object: &Arc<Object>| match &object.metadata.namespace {
-            Some(namespace) => format!("{namespace}/{}", object.metadata.name),
-            None => object.metadata.name.to_string(),
+    fn representation(&self) -> Representation {
+        self.source().representation
+    }
+
+    fn read(&self, read: &mut dyn FnMut(&dyn Snapshot)) {
+        self.0.stream.read(|store, is_current| read(&State { store, is_current, source: self.source() }));
+    }
+
+    fn changed(&self) -> BoxFuture<'static, ()> {
+        let mut moved = self.0.stream.moved();
+        Box::pin(async move {
+            // An error means that the stream is gone, which is a change as well.
+            let _ = moved.changed().await;
+        })
+    }
+}
+
+/// A stream's objects under its lock.
+struct State<'a> {
+    store: &'a Store,
+    is_current: bool,
+    source: &'a Source,
+}
+
+impl View for State<'_> {
+    fn position(&self) -> Option<ResourceVersion> {
+        self.store.position().filter(|_| self.is_current).cloned()
+    }
+
+    fn held(&self, object: &ObjectRef) -> Option<Held> {
+        let metadata = &self.store.get(object)?.metadata;
+        Some(Held {
+            uid: metadata.uid.clone(),
+            version: metadata.resource_version.clone(),
+            terminating: metadata.deletion_timestamp.is_some(),
+        })
+    }
+
+    fn covers(&self, target: &Target) -> bool {
+        let source = self.source;
+        let namespace = source.namespace.is_none() || source.namespace == target.object.namespace;
+        // Of a field selector nothing is known here, so the object may be selected.
+        let selected = match (&target.labels, LabelSelector::parse(&source.label_selector)) {
+            (Some(labels), Ok(selector)) => selector.matches(labels),
+            _ => true,
         };
-        objects.sort_by_cached_key(key);
-        (objects, position)
+        namespace && selected
+    }
+}
+
+impl Snapshot for State<'_> {
+    fn as_view(&self) -> &dyn View {
+        self
     }
 
-    /// The version of the last event, bookmark or list.
-    #[must_use]
-    pub fn position(&self) -> Option<ResourceVersion> {
-        self.running.stream.position()
+    fn get(&self, object: &ObjectRef) -> Option<Arc<Object>> {
+        self.store.get(object).cloned()
     }
 
-    /// Counts the server's histories: when it grows, versions from before mean nothing any more.
-    #[must_use]
-    pub fn history(&self) -> u64 {
-        self.running.stream.history()
-    }
-
-    /// Changes whenever something was received.
-    #[must_use]
-    pub fn moved(&self) -> watch::Receiver<u64> {
-        self.running.stream.moved()
+    fn list(&self, namespace: Option<&str>) -> Vec<Arc<Object>> {
+        let within = |object: &&Arc<Object>| {
+            namespace.is_none_or(|namespace| object.metadata.namespace.as_deref() == Some(namespace))
+        };
+        let mut objects: Vec<_> = self.store.objects().filter(within).cloned().collect();
+        objects.sort_by_cached_key(|object| object.object_ref().to_string());
+        objects
     }
 }

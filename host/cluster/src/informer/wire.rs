@@ -165,6 +165,15 @@ struct StatusBody {
 }
 
 impl Event {
+    /// The version up to which the stream has been received.
+    pub(crate) fn position(&self) -> Option<&ResourceVersion> {
+        match self {
+            Self::Added(object) | Self::Modified(object) | Self::Deleted(object) => Some(&object.metadata.resource_version),
+            Self::Bookmark { version, .. } => Some(version),
+            Self::Error { .. } => None,
+        }
+    }
+
     /// The type as the server writes it.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -198,3 +207,6 @@ pub(crate) fn event(line: &[u8], resource: &Resource) -> Result<Option<Event>, O
         _ => return Ok(None),
     }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! Entries of `allowedHosts`.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use super::address::unmapped;
+
+/// One entry: `host`, `host:port`, `http://host:port`, `https://host`, an address in place of the host, or a network such
+/// as `10.96.0.0/12`. A network opens no host by itself: it says that listed names may lead there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowedHost(Entry);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Entry {
+    Host { scheme: Scheme, host: String, port: u16 },
+    Network { ip: IpAddr, prefix: u8 },
+}
+
+/// An entry that is none. The administrator has to change the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not a host: write `host`, `host:port`, `http://host:port` for plain HTTP, or a network such as `10.96.0.0/12`"
+)]
+pub struct InvalidAllowedHost(String);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    pub(super) fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+impl FromStr for AllowedHost {
+    type Err = InvalidAllowedHost;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAllowedHost> {
+        let invalid = || InvalidAllowedHost(text.chars().take(128).collect());
+        if let Some((ip, prefix)) = text.split_once('/')
+            && let (Ok(ip), Ok(prefix)) = (ip.parse::<IpAddr>(), prefix.parse::<u8>())
+        {
+            let bits = if ip.is_ipv4() { 32 } else { 128 };
+            return if prefix <= bits { Ok(Self(Entry::Network { ip, prefix })) } else { Err(invalid()) };
+        }
+        let (scheme, rest) = match text.split_once("://") {
+            Some(("http", rest)) => (Scheme::Http, rest),
+            Some(("https", rest)) => (Scheme::Https, rest),
+            Some(_) => return Err(invalid()),
+            None => (Scheme::Https, text),
+        };
+        let (host, port) = match rest.rsplit_once(':') {
+            // Not a colon inside of an IPv6 address.
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port.parse::<u16>().map_err(|_| invalid())?)),
+            _ => (rest, None),
+        };
+        let host = host.to_ascii_lowercase();
+        if !is_host(&host) || port == Some(0) {
+            return Err(invalid());
+        }
+        Ok(Self(Entry::Host { scheme, host, port: port.unwrap_or(scheme.default_port()) }))
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(ip) => ip.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let label = |label: &str| {
+                !label.is_empty()
+                    && label.len() <= 63
+                    && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
+            };
+            host.len() <= 253 && host.split('.').all(label)
+        }
+    }
+}
+
+impl AllowedHost {
+    /// May a request with this scheme, host (lower case) and port be sent?
+    pub(super) fn admits(&self, scheme: Scheme, host: &str, port: u16) -> bool {
+        match &self.0 {
+            Entry::Host { scheme: s, host: h, port: p } => (*s, h.as_str(), *p) == (scheme, host, port),
+            Entry::Network { .. } => false,
+        }
+    }
+
+    /// Does the entry name this address literally, so that it may be reached although it is not on the internet?
+    pub(super) fn lists_address(&self, ip: IpAddr, port: u16) -> bool {
+        match &self.0 {
+            Entry::Host { host, port: p, .. } => {
+                let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+                *p == port && bare.parse::<IpAddr>().is_ok_and(|listed| unmapped(listed) == ip)
+            }
+            Entry::Network { ip: network, prefix } => contains(*network, *prefix, ip),
+        }
+    }
+}
+
+fn contains(network: IpAddr, prefix: u8, ip: IpAddr) -> bool {
+    let same_head = |a: u128, b: u128, bits: u32| {
+        let shift = bits.saturating_sub(u32::from(prefix));
+        a.checked_shr(shift).unwrap_or(0) == b.checked_shr(shift).unwrap_or(0)
+    };
+    match (network, ip) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => same_head(u32::from(a).into(), u32::from(b).into(), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => same_head(a.into(), b.into(), 128),
+        _ => false,
+    }
+}
+
+impl fmt::Display for AllowedHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Entry::Host { scheme, host, port } => write!(f, "{}://{host}:{port}", scheme.as_str()),
+            Entry::Network { ip, prefix } => write!(f, "{ip}/{prefix}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(text: &str) -> AllowedHost {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn https_is_the_default_and_http_must_be_written() {
+        assert!(allowed("example.com").admits(Scheme::Https, "example.com", 443));
+        assert!(!allowed("example.com").admits(Scheme::Http, "example.com", 80));
+        assert!(!allowed("example.com").admits(Scheme::Https, "example.com", 8443));
+        assert!(!allowed("example.com").admits(Scheme::Https, "www.example.com", 443));
+        assert!(allowed("Example.com:8443").admits(Scheme::Https, "example.com", 8443));
+        assert!(allowed("http://example.com").admits(Scheme::Http, "example.com", 80));
+        assert!(!allowed("http://example.com").admits(Scheme::Https, "example.com", 80));
+        assert!(allowed("[::1]:80").admits(Scheme::Https, "[::1]", 80));
+        assert!(!allowed("10.0.0.0/8").admits(Scheme::Https, "10.0.0.1", 443));
+    }
+
+    #[test]
+    fn addresses_are_listed_literally_or_by_network() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(allowed("http://127.0.0.1:8080").lists_address(ip("127.0.0.1"), 8080));
+        assert!(!allowed("http://127.0.0.1:8080").lists_address(ip("127.0.0.1"), 8081));
+        assert!(!allowed("http://127.0.0.1:8080").lists_address(ip("127.0.0.2"), 8080));
+        assert!(!allowed("localhost").lists_address(ip("127.0.0.1"), 443));
+        assert!(allowed("10.96.0.0/12").lists_address(ip("10.111.1.1"), 1));
+        assert!(!allowed("10.96.0.0/12").lists_address(ip("10.112.0.1"), 1));
+        assert!(allowed("0.0.0.0/0").lists_address(ip("10.112.0.1"), 1));
+        assert!(allowed("fd00::/8").lists_address(ip("fd12::1"), 1));
+        assert!(!allowed("fd00::/8").lists_address(ip("10.0.0.1"), 1));
+    }
+
+    #[test]
+    fn what_is_not_a_host_is_refused() {
+        for bad in [
+            "",
+            "*",
+            "*.example.com",
+            "ftp://x",
+            "http://",
+            "a/b",
+            "a:b",
+            "a:0",
+            "a:99999",
+            "user@a",
+            "a b",
+            "a..b",
+            "10.0.0.0/33",
+            "https://a/path",
+            "::1",
+        ] {
+            assert!(bad.parse::<AllowedHost>().is_err(), "{bad}");
+        }
+    }
+}
