@@ -1,0 +1,256 @@
+//! The text of the guests' metrics.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Error};
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::exemplar::Exemplar;
+use wasm_operator_core::dispatch::{Priority, State};
+
+use super::guest::GuestNumbers;
+use super::histogram::Histogram;
+use super::{Current, Metrics};
+
+const STATES: [&str; 6] = ["loading", "cold", "dormant", "awake", "failed", "suspended"];
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Loading => "loading",
+        State::Cold => "cold",
+        State::Dormant => "dormant",
+        State::Awake => "awake",
+        State::Failed { .. } => "failed",
+        State::Suspended => "suspended",
+    }
+}
+
+pub(super) struct Guests(pub(super) Metrics);
+
+impl fmt::Debug for Guests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Guests")
+    }
+}
+
+/// Counters need the type of exemplars, which nothing here has.
+const NO_EXEMPLAR: Option<&Exemplar<NoLabelSet, f64>> = None;
+
+pub(super) fn counter(encoder: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet, value: u64) -> fmt::Result {
+    encoder.encode_family(labels)?.encode_counter(&value, NO_EXEMPLAR)
+}
+
+pub(super) fn counter_seconds(encoder: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet, value: f64) -> fmt::Result {
+    encoder.encode_family(labels)?.encode_counter(&value, NO_EXEMPLAR)
+}
+
+fn histogram(encoder: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet, histogram: &Histogram) -> fmt::Result {
+    match histogram.read() {
+        Some((sum, count, buckets)) => {
+            encoder.encode_family(labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+        }
+        None => Ok(()),
+    }
+}
+
+impl Collector for Guests {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let numbers = self.0.0.guests.read().clone();
+        let current = self.0.0.source.read().as_ref().map(|source| source()).unwrap_or_default();
+        reconciles(&mut encoder, &numbers, &current)?;
+        work_queue(&mut encoder, &numbers, &current)?;
+        life(&mut encoder, &numbers, &current)
+    }
+}
+
+type Numbers = BTreeMap<Arc<str>, Arc<GuestNumbers>>;
+
+fn reconciles(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &[Current]) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(
+        "controller_runtime_reconcile",
+        "Reconciles by result; the controller is the guest",
+        None,
+        MetricType::Counter,
+    )?;
+    for (guest, numbers) in numbers.iter().filter(|(_, numbers)| numbers.reconciles.total() > 0) {
+        for (result, count) in numbers.reconciles.read() {
+            counter(&mut family, &[("controller", &**guest), ("result", result)], count)?;
+        }
+    }
+    let mut family = encoder.encode_descriptor(
+        "controller_runtime_reconcile_errors",
+        "Reconciles that failed",
+        None,
+        MetricType::Counter,
+    )?;
+    for (guest, numbers) in numbers {
+        counter(&mut family, &[("controller", &**guest)], numbers.errors())?;
+    }
+    let mut family = encoder.encode_descriptor(
+        "controller_runtime_reconcile_time_seconds",
+        "Time of a reconcile, waking included",
+        None,
+        MetricType::Histogram,
+    )?;
+    for (guest, numbers) in numbers {
+        histogram(&mut family, &[("controller", &**guest)], &numbers.reconcile_time)?;
+    }
+    let mut family = encoder.encode_descriptor(
+        "controller_runtime_max_concurrent_reconciles",
+        "Reconciles that a guest may run at once",
+        None,
+        MetricType::Gauge,
+    )?;
+    for guest in current {
+        family.encode_family(&[("controller", &*guest.guest)])?.encode_gauge(&guest.concurrency)?;
+    }
+    let mut family = encoder.encode_descriptor(
+        "controller_runtime_active_workers",
+        "Reconciles under way",
+        None,
+        MetricType::Gauge,
+    )?;
+    for guest in current {
+        family.encode_family(&[("controller", &*guest.guest)])?.encode_gauge(&guest.snapshot.running)?;
+    }
+    Ok(())
+}
+
+fn work_queue(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &[Current]) -> fmt::Result {
+    let labels = |guest: &Arc<str>| [("name", Arc::clone(guest)), ("controller", Arc::clone(guest))];
+    let mut family =
+        encoder.encode_descriptor("workqueue_depth", "Keys that wait for a reconcile, by priority", None, MetricType::Gauge)?;
+    for guest in current {
+        let depth = &guest.snapshot.depth;
+        let normal = [(Priority::NORMAL, depth.get(&Priority::NORMAL).copied().unwrap_or_default())];
+        let others = depth.iter().map(|(priority, count)| (*priority, *count)).filter(|(p, _)| *p != Priority::NORMAL);
+        for (priority, count) in normal.into_iter().chain(others) {
+            let [name, controller] = labels(&guest.guest);
+            let labels = [name, controller, ("priority", Arc::from(priority.0.to_string()))];
+            family.encode_family(&labels)?.encode_gauge(&count)?;
+        }
+    }
+    let mut family = encoder.encode_descriptor("workqueue_adds", "Keys that were queued", None, MetricType::Counter)?;
+    for guest in current {
+        counter(&mut family, &labels(&guest.guest), guest.snapshot.adds)?;
+    }
+    let mut family =
+        encoder.encode_descriptor("workqueue_retries", "Keys that were given a backoff", None, MetricType::Counter)?;
+    for guest in current {
+        counter(&mut family, &labels(&guest.guest), guest.snapshot.retries)?;
+    }
+    let mut family = encoder.encode_descriptor(
+        "workqueue_queue_duration_seconds",
+        "Time from when a key is due until its reconcile begins",
+        None,
+        MetricType::Histogram,
+    )?;
+    for (guest, numbers) in numbers {
+        histogram(&mut family, &labels(guest), &numbers.queued)?;
+    }
+    let mut family = encoder.encode_descriptor(
+        "workqueue_work_duration_seconds",
+        "Time of a reconcile, waking included",
+        None,
+        MetricType::Histogram,
+    )?;
+    for (guest, numbers) in numbers {
+        histogram(&mut family, &labels(guest), &numbers.reconcile_time)?;
+    }
+    let mut family = encoder.encode_descriptor(
+        "workqueue_unfinished_work_seconds",
+        "How long all reconciles under way have been running, together",
+        None,
+        MetricType::Gauge,
+    )?;
+    for guest in current {
+        family.encode_family(&labels(&guest.guest))?.encode_gauge(&guest.snapshot.unfinished.as_secs_f64())?;
+    }
+    let mut family = encoder.encode_descriptor(
+        "workqueue_longest_running_processor_seconds",
+        "How long the oldest reconcile under way has been running",
+        None,
+        MetricType::Gauge,
+    )?;
+    for guest in current {
+        family.encode_family(&labels(&guest.guest))?.encode_gauge(&guest.snapshot.longest_running.as_secs_f64())?;
+    }
+    Ok(())
+}
+
+fn life(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &[Current]) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_state",
+        "1 for the state that a guest is in, 0 for the others",
+        None,
+        MetricType::Gauge,
+    )?;
+    for guest in current {
+        let now = word(guest.snapshot.state);
+        for state in STATES {
+            let labels = [("guest", &*guest.guest), ("state", state)];
+            family.encode_family(&labels)?.encode_gauge(&u32::from(state == now))?;
+        }
+    }
+    let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_resident_seconds",
+        "Time that a guest has been awake",
+        None,
+        MetricType::Counter,
+    )?;
+    for guest in current {
+        counter_seconds(&mut family, &[("guest", &*guest.guest)], guest.snapshot.resident.as_secs_f64())?;
+    }
+    let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_memory_bytes",
+        "Linear memory of a guest's instances; 0 asleep",
+        None,
+        MetricType::Gauge,
+    )?;
+    for (guest, numbers) in numbers {
+        family.encode_family(&[("guest", &**guest)])?.encode_gauge(&numbers.memory())?;
+    }
+    let mut family =
+        encoder.encode_descriptor("wasm_operator_guest_wakes", "Wakes by what caused them", None, MetricType::Counter)?;
+    for (guest, numbers) in numbers {
+        for (reason, count) in numbers.wakes.read() {
+            counter(&mut family, &[("guest", &**guest), ("reason", reason)], count)?;
+        }
+    }
+    let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_wake_duration_seconds",
+        "Time to make an instance, from a mapped component (dormant) or from its file (cold)",
+        None,
+        MetricType::Histogram,
+    )?;
+    for (guest, numbers) in numbers {
+        for (path, times) in [("dormant", &numbers.wake_from_dormant), ("cold", &numbers.wake_from_cold)] {
+            histogram(&mut family, &[("guest", &**guest), ("path", path)], times)?;
+        }
+    }
+    let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_sleeps",
+        "How often a guest's instances were dropped, by reason",
+        None,
+        MetricType::Counter,
+    )?;
+    for (guest, numbers) in numbers.iter().filter(|(_, numbers)| numbers.sleeps.total() > 0) {
+        for (reason, count) in numbers.sleeps.read() {
+            counter(&mut family, &[("guest", &**guest), ("reason", reason)], count)?;
+        }
+    }
+    let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_traps",
+        "How often a guest broke off: a trap or a broken limit",
+        None,
+        MetricType::Counter,
+    )?;
+    for (guest, numbers) in numbers {
+        for (kind, count) in numbers.traps() {
+            counter(&mut family, &[("guest", &**guest), ("kind", kind)], count)?;
+        }
+    }
+    Ok(())
+}

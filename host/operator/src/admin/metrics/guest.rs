@@ -1,0 +1,133 @@
+//! The numbers of one guest.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use wasm_operator_core::dispatch::{SleepReason, WakeReason};
+
+use super::Reconciled;
+use super::histogram::{Histogram, QUEUED, RECONCILE, WAKE};
+use crate::pool::Found;
+
+/// Different kinds of traps that are kept for a guest: the engine has fewer.
+const MAX_TRAP_KINDS: usize = 32;
+
+/// A count per word of a short list.
+#[derive(Debug)]
+pub(super) struct Counts<const N: usize> {
+    words: &'static [&'static str; N],
+    counts: [AtomicU64; N],
+}
+
+impl<const N: usize> Counts<N> {
+    const fn new(words: &'static [&'static str; N]) -> Self {
+        Self { words, counts: [const { AtomicU64::new(0) }; N] }
+    }
+
+    fn add(&self, word: &str) {
+        if let Some(count) = self.words.iter().position(|w| *w == word).and_then(|place| self.counts.get(place)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn read(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.words.iter().copied().zip(self.counts.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.read().map(|(_, count)| count).sum()
+    }
+}
+
+const RESULTS: [&str; 4] = ["error", "requeue", "requeue_after", "success"];
+const WAKE_REASONS: [&str; 2] = ["event", "timer"];
+const SLEEP_REASONS: [&str; 3] = ["idle", "failed", "suspended"];
+
+#[derive(Debug)]
+pub(super) struct GuestNumbers {
+    pub(super) reconciles: Counts<4>,
+    pub(super) reconcile_time: Histogram,
+    pub(super) queued: Histogram,
+    pub(super) wakes: Counts<2>,
+    pub(super) wake_from_dormant: Histogram,
+    pub(super) wake_from_cold: Histogram,
+    pub(super) sleeps: Counts<3>,
+    traps: Mutex<BTreeMap<&'static str, u64>>,
+    memory: AtomicU64,
+}
+
+impl Default for GuestNumbers {
+    fn default() -> Self {
+        Self {
+            reconciles: Counts::new(&RESULTS),
+            reconcile_time: Histogram::new(&RECONCILE),
+            queued: Histogram::new(&QUEUED),
+            wakes: Counts::new(&WAKE_REASONS),
+            wake_from_dormant: Histogram::new(&WAKE),
+            wake_from_cold: Histogram::new(&WAKE),
+            sleeps: Counts::new(&SLEEP_REASONS),
+            traps: Mutex::default(),
+            memory: AtomicU64::new(0),
+        }
+    }
+}
+
+impl GuestNumbers {
+    pub(super) fn finished(&self, result: Reconciled, took: Duration) {
+        self.reconciles.add(match result {
+            Reconciled::Success => "success",
+            Reconciled::RequeueAfter(_) => "requeue_after",
+            Reconciled::Retry | Reconciled::Terminal | Reconciled::Broken => "error",
+        });
+        self.reconcile_time.observe(took);
+    }
+
+    pub(super) fn woke(&self, reason: Option<WakeReason>, found: Found, took: Duration) {
+        match found {
+            Found::Instance => return,
+            Found::Component => self.wake_from_dormant.observe(took),
+            Found::Nothing => self.wake_from_cold.observe(took),
+        }
+        match reason {
+            Some(WakeReason::Event) => self.wakes.add("event"),
+            Some(WakeReason::Timer) => self.wakes.add("timer"),
+            // One more instance of a guest that is awake.
+            None => {}
+        }
+    }
+
+    pub(super) fn slept(&self, reason: SleepReason) {
+        self.set_memory(0);
+        self.sleeps.add(match reason {
+            SleepReason::Idle => "idle",
+            SleepReason::Failed => "failed",
+            SleepReason::Suspended => "suspended",
+        });
+    }
+
+    pub(super) fn trapped(&self, kind: &'static str) {
+        let mut traps = self.traps.lock();
+        if traps.len() < MAX_TRAP_KINDS || traps.contains_key(kind) {
+            let count = traps.entry(kind).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+
+    pub(super) fn traps(&self) -> Vec<(&'static str, u64)> {
+        self.traps.lock().iter().map(|(kind, count)| (*kind, *count)).collect()
+    }
+
+    pub(super) fn errors(&self) -> u64 {
+        self.reconciles.read().find(|(word, _)| *word == "error").map_or(0, |(_, count)| count)
+    }
+
+    pub(super) fn set_memory(&self, bytes: u64) {
+        self.memory.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn memory(&self) -> u64 {
+        self.memory.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,129 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use prometheus_client::encoding::text;
+use wasm_operator_core::dispatch::{Dispatcher, Options, Settings};
+
+use super::*;
+
+fn text(registry: &Registry) -> String {
+    let mut text = String::new();
+    text::encode(&mut text, registry).unwrap();
+    text
+}
+
+fn snapshot() -> Snapshot {
+    let mut dispatcher = Dispatcher::new(Options::default());
+    let id = dispatcher.add(Time::ZERO, Settings::default());
+    dispatcher.snapshot(Time::ZERO, id).unwrap()
+}
+
+fn current(guest: &str) -> Current {
+    Current { guest: guest.into(), concurrency: 2, snapshot: snapshot() }
+}
+
+/// A registry in which every metric of one guest has a value.
+fn everything() -> (Registry, Metrics) {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    metrics.set_source(|| vec![current("ring-0")]);
+    metrics.guest("ring-0").queued.observe(Duration::from_millis(3));
+    metrics.finished("ring-0", Reconciled::Success, Duration::from_millis(2));
+    metrics.finished("ring-0", Reconciled::Broken, Duration::from_secs(40));
+    metrics.woke("ring-0", Some(WakeReason::Event), Found::Component, Duration::from_micros(60));
+    metrics.woke("ring-0", Some(WakeReason::Timer), Found::Nothing, Duration::from_millis(2));
+    metrics.woke("ring-0", None, Found::Instance, Duration::from_millis(2));
+    metrics.trapped("ring-0", "trap");
+    metrics.memory("ring-0", 65_536);
+    (registry, metrics)
+}
+
+#[test]
+fn dashboards_for_controller_runtime_work() {
+    let (registry, metrics) = everything();
+    let shown = text(&registry);
+    for line in [
+        r#"controller_runtime_reconcile_total{controller="ring-0",result="success"} 1"#,
+        r#"controller_runtime_reconcile_total{controller="ring-0",result="error"} 1"#,
+        r#"controller_runtime_reconcile_errors_total{controller="ring-0"} 1"#,
+        r#"controller_runtime_reconcile_time_seconds_bucket{le="0.002",controller="ring-0"} 1"#,
+        r#"controller_runtime_reconcile_time_seconds_bucket{le="30.0",controller="ring-0"} 1"#,
+        r#"controller_runtime_reconcile_time_seconds_bucket{le="+Inf",controller="ring-0"} 2"#,
+        r#"controller_runtime_max_concurrent_reconciles{controller="ring-0"} 2"#,
+        r#"workqueue_depth{name="ring-0",controller="ring-0",priority="0"} 0"#,
+        r#"workqueue_adds_total{name="ring-0",controller="ring-0"} 0"#,
+        r#"wasm_operator_guest_state{guest="ring-0",state="loading"} 1"#,
+        r#"wasm_operator_guest_state{guest="ring-0",state="awake"} 0"#,
+        r#"wasm_operator_guest_wakes_total{guest="ring-0",reason="event"} 1"#,
+        r#"wasm_operator_guest_wakes_total{guest="ring-0",reason="timer"} 1"#,
+        r#"wasm_operator_guest_wake_duration_seconds_bucket{le="0.0001",guest="ring-0",path="dormant"} 1"#,
+        r#"wasm_operator_guest_wake_duration_seconds_count{guest="ring-0",path="cold"} 1"#,
+        r#"wasm_operator_guest_traps_total{guest="ring-0",kind="trap"} 1"#,
+        r#"wasm_operator_guest_memory_bytes{guest="ring-0"} 65536"#,
+    ] {
+        assert!(shown.lines().any(|l| l == line), "{line}\n{shown}");
+    }
+    metrics.slept("ring-0", SleepReason::Idle);
+    let shown = text(&registry);
+    assert!(shown.contains(r#"wasm_operator_guest_memory_bytes{guest="ring-0"} 0"#), "{shown}");
+    assert!(shown.contains(r#"wasm_operator_guest_sleeps_total{guest="ring-0",reason="idle"} 1"#), "{shown}");
+}
+
+#[test]
+fn no_series_outlives_its_guest() {
+    let (registry, metrics) = everything();
+    metrics.slept("ring-0", SleepReason::Idle);
+    metrics.removed("ring-0");
+    metrics.set_source(Vec::new);
+    assert!(!text(&registry).contains("ring-0"), "{}", text(&registry));
+}
+
+#[test]
+fn a_guest_that_never_ran_has_few_series() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    metrics.set_source(|| vec![current("quiet")]);
+    let series = text(&registry).lines().filter(|line| line.contains("quiet")).count();
+    assert!(series < 20, "{}", text(&registry));
+    // Nothing is kept for it either.
+    assert!(metrics.0.guests.read().is_empty());
+}
+
+#[test]
+fn odd_names_cannot_break_the_text() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    metrics.trapped("a\"} 1\nfake{x=\"", "trap");
+    assert!(!text(&registry).lines().any(|line| line.starts_with("fake")), "{}", text(&registry));
+}
+
+#[test]
+fn a_flood_of_kinds_is_bounded() {
+    let metrics = Metrics::default();
+    for n in 0..100 {
+        metrics.trapped("a", Box::leak(format!("kind-{n}").into_boxed_str()));
+    }
+    assert!(metrics.guest("a").traps().len() <= 32);
+}
+
+/// `metrics.txt` is the list that users read. `UPDATE_EXPECTED=1` writes it anew.
+#[test]
+fn the_checked_in_list_of_metrics_is_fresh() {
+    let (mut registry, metrics) = everything();
+    metrics.slept("ring-0", SleepReason::Idle);
+    wasm_operator_cluster::metrics::Metrics::register(&mut registry);
+    let shown = text(&registry);
+    let mut list = String::from("# The metrics of `wasm-operator run` on /metrics: type, name, help. Counters end in `_total` there.\n");
+    let help: std::collections::BTreeMap<&str, &str> =
+        shown.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' ')).collect();
+    let types: BTreeSet<(&str, &str)> =
+        shown.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    for (name, kind) in types {
+        list.push_str(&format!("{kind:<9} {name}: {}\n", help.get(name).unwrap_or(&"")));
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("metrics.txt");
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        std::fs::write(&path, &list).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), list, "`UPDATE_EXPECTED=1 cargo test -p wasm-operator` renews it");
+}

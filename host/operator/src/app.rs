@@ -1,0 +1,185 @@
+//! The host: everything is made, wired, run and stopped here.
+
+use std::future::Future;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::Context;
+use parking_lot::RwLock;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+use wasm_operator_cluster::gateway::{self, Gateway, GatewayMetrics};
+use wasm_operator_cluster::informer::{self, Informers};
+use wasm_operator_cluster::rights::Rights;
+use wasm_operator_cluster::{client, events, metrics};
+use wasm_operator_config::{Approvals, Parsed, Reload, Severity};
+use wasm_operator_core::dispatch;
+use wasm_operator_engine::{Engine, EngineOptions};
+
+use crate::admin;
+use crate::host::{Guests, Host, HostOptions, HostRunner};
+use crate::metrics::Metrics;
+use crate::pool::Components;
+use crate::scheduler::Scheduler;
+use crate::workers::Workers;
+
+/// Bytes that compiled components hold in memory before those of the guests asleep longest are unloaded: what some
+/// hundred different components need, and a small part of the smallest node.
+const COMPONENT_BYTES: u64 = 16 << 20;
+
+/// How `run` was called.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// The configuration file.
+    pub(crate) config: PathBuf,
+    /// Compiled components, descriptions and approvals.
+    pub(crate) cache_directory: PathBuf,
+    /// The host's own namespace; None outside of a cluster.
+    pub(crate) host_namespace: Option<String>,
+    /// The admin endpoint; None for none.
+    pub(crate) admin_listen: Option<SocketAddr>,
+    /// Threads on which guests run.
+    pub(crate) threads: usize,
+    /// A silent watch is dead after this time.
+    pub(crate) watch_silence: Duration,
+    /// How long running reconciles have at SIGTERM.
+    pub(crate) drain: Duration,
+}
+
+/// Runs guests until SIGTERM or SIGINT, then lets running reconciles end.
+pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
+    let Options { config, cache_directory, host_namespace, admin_listen, threads, watch_silence, drain } = options;
+    let runtime = Handle::current();
+    let mut registry = Registry::default();
+    let parsed = wasm_operator_config::read(&config, host_namespace.as_deref())
+        .map_err(|diagnostic| anyhow::anyhow!("{diagnostic}"))?;
+    let admin = match admin_listen {
+        Some(address) => {
+            let listener = TcpListener::bind(address);
+            Some(listener.await.with_context(|| format!("cannot listen on `{address}` for the admin endpoint"))?)
+        }
+        None => None,
+    };
+    let client = client::connect().await?;
+    let rights = Rights::new(client.clone());
+    let seed = seed();
+    let informers = Informers::new(
+        client.clone(),
+        rights.clone(),
+        metrics::Metrics::register(&mut registry),
+        informer::Options { silence: watch_silence, seed, ..informer::Options::default() },
+        runtime.clone(),
+    );
+    let events = match host_pod() {
+        Some(pod) => events::EventRecorder::new(client.clone(), pod, &runtime),
+        None => events::EventRecorder::disabled(),
+    };
+    let mut gateway_options = gateway::Options::new(runtime.clone());
+    gateway_options.events = events.clone();
+    gateway_options.closed_addresses = admin.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let gateway = Gateway::new(
+        client.clone(),
+        Arc::new(informers.clone()),
+        rights,
+        GatewayMetrics::register(&mut registry),
+        gateway_options,
+    );
+    let compiler = vec!["/proc/self/exe".into(), "compile".into()];
+    let host = Arc::new(Host {
+        options: HostOptions {
+            directory: config.parent().map(PathBuf::from).unwrap_or_default(),
+            host_namespace: host_namespace.clone(),
+        },
+        scheduler: Scheduler::new(dispatch::Options {
+            component_bytes: Some(COMPONENT_BYTES),
+            seed,
+            ..dispatch::Options::default()
+        }),
+        workers: Workers::start(threads).context("cannot start the threads on which guests run")?,
+        engine: Engine::new(EngineOptions::new(cache_directory.clone(), compiler))?,
+        components: Arc::new(Components::default()),
+        informers,
+        gateway,
+        events,
+        approvals: Approvals::open(&cache_directory)?,
+        metrics: Arc::new(Metrics::register(&mut registry)),
+        runtime,
+        guests: RwLock::new(Guests::default()),
+        reconciles: AtomicU64::new(seed),
+    });
+    let scheduler = tokio::spawn(host.scheduler.clone().serve(Arc::new(HostRunner(host.clone()))));
+    if let Some(listener) = admin {
+        tokio::spawn(admin::serve(listener, registry, host.clone()));
+    }
+    report(&parsed);
+    host.apply(parsed.changes(&[]));
+    let stop = stop_signal()?;
+    tokio::select! {
+        () = follow(&host, &config, host_namespace.as_deref()) => {}
+        () = stop => {}
+    }
+    info!("stopping: running reconciles end, nothing new begins");
+    host.scheduler.tell(|dispatcher, _| dispatcher.drain());
+    if timeout(drain, scheduler).await.is_err() {
+        warn!(seconds = drain.as_secs(), "some reconciles did not end in time; they are repeated at the next start");
+    }
+    info!("stopped");
+    Ok(())
+}
+
+/// Applies the configuration again whenever it, or a component, changes. Never returns.
+async fn follow(host: &Arc<Host>, config: &Path, host_namespace: Option<&str>) {
+    let mut reload = Reload::new();
+    loop {
+        let components = host.specs().into_iter().map(|spec| spec.wasm_path(&host.options.directory));
+        reload.watch(std::iter::once(config.to_owned()).chain(components));
+        reload.changed().await;
+        match wasm_operator_config::read(config, host_namespace) {
+            Ok(parsed) => {
+                report(&parsed);
+                host.apply(parsed.changes(&host.specs()));
+            }
+            Err(diagnostic) => error!("the configuration cannot be read, so nothing changes: {diagnostic}"),
+        }
+    }
+}
+
+fn report(parsed: &Parsed) {
+    for diagnostic in parsed.diagnostics() {
+        match diagnostic.severity {
+            Severity::Error => error!("this document is not applied: {diagnostic}"),
+            Severity::Warning => warn!("{diagnostic}"),
+        }
+    }
+}
+
+/// Resolves at SIGTERM or SIGINT.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// The Pod in which the host runs, as its Deployment says through the downward API.
+fn host_pod() -> Option<events::HostPod> {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    Some(events::HostPod { name: variable("POD_NAME")?, namespace: variable("POD_NAMESPACE")?, uid: variable("POD_UID") })
+}
+
+/// A seed for jitter: hosts that start together must not act together.
+fn seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

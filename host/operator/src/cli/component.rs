@@ -1,0 +1,57 @@
+//! Compiles and describes components for commands that only look at them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wasm_operator_config::GuestSpec;
+use wasm_operator_core::description::Description;
+use wasm_operator_engine::{CallError, Engine, EngineOptions, GuestLogs, GuestSettings, Interface, LoadError, PrepareError};
+
+/// A component, as far as it can be known without a cluster.
+pub(super) struct Component {
+    /// SHA-256 in hexadecimal digits.
+    pub(super) digest: String,
+    /// Of the compiled file.
+    pub(super) compiled_bytes: u64,
+    pub(super) interface: Interface,
+    pub(super) description: Result<Description, CallError>,
+}
+
+/// A component cannot be described. The engine's words say who can mend it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ComponentError {
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+pub(super) struct Components(Engine);
+
+impl Components {
+    pub(super) fn open(cache_directory: PathBuf) -> anyhow::Result<Self> {
+        let compiler = vec!["/proc/self/exe".into(), "compile".into()];
+        Ok(Self(Engine::new(EngineOptions::new(cache_directory, compiler))?))
+    }
+
+    pub(super) async fn describe(&self, wasm: &Path, settings: &GuestSettings) -> Result<Component, ComponentError> {
+        let artifact = self.0.prepare(wasm).await?;
+        let component = self.0.load(&artifact)?;
+        Ok(Component {
+            digest: artifact.digest().to_owned(),
+            compiled_bytes: artifact.bytes(),
+            interface: component.interface().clone(),
+            description: component.describe(settings, &GuestLogs::discard()).await,
+        })
+    }
+}
+
+/// The part of a guest's configuration that its description may depend on.
+pub(super) fn settings(spec: &GuestSpec) -> GuestSettings {
+    GuestSettings {
+        name: Arc::from(spec.name.as_str()),
+        env: spec.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
+        args: spec.args.clone(),
+        limits: spec.limits.clone(),
+    }
+}

@@ -1,0 +1,138 @@
+//! `rbac`: what an administrator applies so that guests and host may do what the configuration says, and no more.
+
+mod guest;
+mod host;
+mod manifest;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use wasm_operator_config::GuestSpec;
+use wasm_operator_core::permission::{Rule, ServiceAccountUser};
+use wasm_operator_core::watch::Watch;
+
+use super::component::{Components, settings};
+use super::output::print;
+use super::{CacheArgs, NamespaceArgs, block_on};
+use manifest::Manifests;
+
+#[derive(Debug, Args)]
+pub(super) struct Rbac {
+    /// The configuration file
+    #[arg(value_name = "CONFIG", default_value = "wasm_config.yaml")]
+    config: PathBuf,
+    /// The ServiceAccount that the host runs as [default: `wasm-operator` in the host's namespace]
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = account)]
+    host_service_account: Option<ServiceAccountUser>,
+    /// How the host becomes its guests
+    #[arg(long, value_enum, default_value_t)]
+    impersonate: Impersonation,
+    /// Let the host list and watch cluster-wide also where guests name namespaces: one watch for all of them
+    #[arg(long)]
+    cluster_wide_watches: bool,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
+    namespace: NamespaceArgs,
+}
+
+/// The right to impersonate, in either form that Kubernetes has. Granting both would undo the second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Impersonation {
+    /// The verb `impersonate` on each account: works with every version of Kubernetes
+    #[default]
+    Plain,
+    /// Constrained impersonation (KEP-5284, Kubernetes 1.36): only for what each guest was granted
+    Constrained,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    #[default]
+    Yaml,
+    Json,
+}
+
+fn account(text: &str) -> Result<ServiceAccountUser, String> {
+    let user = format!("system:serviceaccount:{}", text.replacen('/', ":", 1));
+    ServiceAccountUser::parse(&user).ok_or_else(|| "write `namespace/name`".to_owned())
+}
+
+/// A guest as far as roles are concerned.
+#[derive(Debug, Clone)]
+struct Granted {
+    name: String,
+    account: ServiceAccountUser,
+    rules: Vec<Rule>,
+    watches: Vec<Watch>,
+}
+
+impl Rbac {
+    pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
+        let own = self.namespace.namespace();
+        let namespace = own.clone().unwrap_or_else(|| "default".to_owned());
+        let host = self.host_service_account.clone().unwrap_or_else(|| ServiceAccountUser {
+            namespace: namespace.clone(),
+            name: "wasm-operator".to_owned(),
+        });
+        let parsed = wasm_operator_config::read(&self.config, own.as_deref()).map_err(|error| anyhow::anyhow!(error.short()))?;
+        if parsed.errors().next().is_some() {
+            anyhow::bail!("`{0}` has mistakes; `wasm-operator validate {0}` shows them", self.config.display());
+        }
+        let components = Components::open(self.cache.directory()?)?;
+        let directory = self.config.parent().unwrap_or(Path::new(""));
+        let guests = block_on(async {
+            let mut guests = Vec::new();
+            for document in parsed.guests() {
+                let spec = &document.spec;
+                let granted = granted(&components, directory, spec, &namespace, own.as_deref()).await;
+                guests.push(granted.map_err(|error| error.context(format!("guest `{}`", spec.name)))?);
+            }
+            Ok(guests)
+        })?;
+        let manifests = manifests(&guests, &host, self.impersonate, self.cluster_wide_watches);
+        let text = match self.output {
+            Format::Yaml => manifests.yaml()?,
+            Format::Json => manifests.json()?,
+        };
+        print(&text)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn granted(
+    components: &Components,
+    directory: &Path,
+    spec: &GuestSpec,
+    namespace: &str,
+    own: Option<&str>,
+) -> anyhow::Result<Granted> {
+    let component = components.describe(&spec.wasm_path(directory), &settings(spec)).await?;
+    let description = component.description?;
+    // Applying the output is an approval: what was approved before does not count.
+    let rules = spec.permissions.resolve(&description.permissions, &component.digest, None, own)?;
+    Ok(Granted {
+        name: spec.name.clone(),
+        account: spec.identity(namespace),
+        rules,
+        watches: description
+            .controllers
+            .into_iter()
+            .flat_map(|controller| std::iter::once(controller.primary).chain(controller.watches))
+            .collect(),
+    })
+}
+
+fn manifests(guests: &[Granted], host: &ServiceAccountUser, impersonate: Impersonation, cluster_wide: bool) -> Manifests {
+    let mut manifests = Manifests::default();
+    guests.iter().for_each(|granted| guest::add(&mut manifests, granted));
+    host::add(&mut manifests, guests, host, impersonate, cluster_wide);
+    manifests
+}
+
+#[cfg(test)]
+mod tests;

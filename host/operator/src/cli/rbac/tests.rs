@@ -1,0 +1,115 @@
+use std::path::Path;
+
+use super::*;
+
+fn watch(group: &str, plural: &str, namespaces: &[&str]) -> Watch {
+    serde_json::from_value(serde_json::json!({
+        "of": { "group": group, "version": "v1", "kind": "X", "plural": plural },
+        "namespaces": namespaces, "labelSelector": "", "fieldSelector": "", "representation": "metadata",
+        "mapping": "object", "changed": {}, "having": [],
+    }))
+    .unwrap()
+}
+
+fn rule(group: &str, resources: &[&str], verbs: &[&str], namespaces: &[&str]) -> Rule {
+    serde_json::from_value(serde_json::json!({
+        "apiGroups": [group], "resources": resources, "verbs": verbs, "namespaces": namespaces,
+    }))
+    .unwrap()
+}
+
+fn guests() -> Vec<Granted> {
+    let account = |namespace: &str, name: &str| ServiceAccountUser { namespace: namespace.into(), name: name.into() };
+    let mut named = rule("", &["configmaps"], &["get"], &[]);
+    named.resource_names = vec!["settings".into(), "on".into()];
+    vec![
+        Granted {
+            name: "ring-0".into(),
+            account: account("host", "guest-ring-0"),
+            rules: vec![rule("ring.wasm-operator.dev", &["testresources", "testresources/status"], &["get", "list", "watch", "patch"], &["ring-0", "ring-1"])],
+            watches: vec![watch("ring.wasm-operator.dev", "testresources", &["ring-0"])],
+        },
+        Granted {
+            name: "wide".into(),
+            account: account("team", "wide"),
+            rules: vec![named, rule("*", &["*"], &["*"], &[])],
+            watches: vec![watch("", "pods", &[]), watch("", "pods", &["ring-0"]), watch("", "secrets", &["ring-0"])],
+        },
+    ]
+}
+
+fn host() -> ServiceAccountUser {
+    ServiceAccountUser { namespace: "host".into(), name: "wasm-operator".into() }
+}
+
+fn compare(name: &str, actual: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rbac").join(name);
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, actual).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), actual, "`UPDATE_EXPECTED=1 cargo test -p wasm-operator` renews it");
+}
+
+#[test]
+fn the_printed_roles_are_as_reviewed() {
+    compare("plain.yaml", &manifests(&guests(), &host(), Impersonation::Plain, false).yaml().unwrap());
+    compare("constrained.yaml", &manifests(&guests(), &host(), Impersonation::Constrained, true).yaml().unwrap());
+}
+
+fn items(manifests: &Manifests) -> Vec<serde_json::Value> {
+    let list: serde_json::Value = serde_json::from_str(&manifests.json().unwrap()).unwrap();
+    list["items"].as_array().unwrap().clone()
+}
+
+#[test]
+fn the_order_does_not_depend_on_the_configurations() {
+    let mut reversed = guests();
+    reversed.reverse();
+    let text = |guests: &[Granted]| manifests(guests, &host(), Impersonation::Plain, false).yaml().unwrap();
+    assert_eq!(text(&guests()), text(&reversed));
+}
+
+#[test]
+fn yaml_and_json_say_the_same() {
+    let manifests = manifests(&guests(), &host(), Impersonation::Constrained, false);
+    let yaml: Vec<serde_json::Value> = serde_saphyr::from_multiple(&manifests.yaml().unwrap()).unwrap();
+    assert_eq!(yaml, items(&manifests));
+}
+
+#[test]
+fn the_two_forms_of_impersonation_are_never_mixed() {
+    let verbs = |form| {
+        items(&manifests(&guests(), &host(), form, false)).iter().map(ToString::to_string).collect::<String>()
+    };
+    assert!(!verbs(Impersonation::Plain).contains("impersonate:") && verbs(Impersonation::Plain).contains(r#""impersonate""#));
+    assert!(!verbs(Impersonation::Constrained).contains(r#""impersonate""#));
+}
+
+#[test]
+fn the_host_may_become_the_listed_accounts_only() {
+    for form in [Impersonation::Plain, Impersonation::Constrained] {
+        for item in items(&manifests(&guests(), &host(), form, false)) {
+            for rule in item["rules"].as_array().into_iter().flatten() {
+                let is_about_accounts = rule["resources"].as_array().unwrap().iter().any(|r| r == "serviceaccounts");
+                assert!(!is_about_accounts || rule["resourceNames"].as_array().is_some_and(|names| !names.is_empty()), "{rule}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_account_of_two_guests_is_printed_once() {
+    let mut guests = guests();
+    guests[1].account = guests[0].account.clone();
+    let accounts = items(&manifests(&guests, &host(), Impersonation::Plain, false));
+    assert_eq!(accounts.iter().filter(|item| item["kind"] == "ServiceAccount").count(), 1);
+}
+
+#[test]
+fn a_host_account_is_a_namespace_and_a_name() {
+    assert_eq!(account("a/b").unwrap().to_string(), "system:serviceaccount:a:b");
+    for bad in ["", "a", "a/", "/b", "a/b/c", "A/b"] {
+        assert!(account(bad).is_err(), "{bad}");
+    }
+}

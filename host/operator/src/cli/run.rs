@@ -1,0 +1,93 @@
+//! `run`: the host itself.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{CacheArgs, NamespaceArgs};
+use crate::admin::{LogFormat, init_logging};
+use crate::app::{self, Options};
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// The configuration file; changes take effect at once
+    #[arg(value_name = "CONFIG", default_value = "wasm_config.yaml")]
+    config: PathBuf,
+    /// Address of `/livez`, `/readyz` and `/metrics`, or `off`
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", value_parser = listen)]
+    admin_listen: Listen,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// Level of the log, or a filter such as `info,guest=off`
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
+    log_level: String,
+    #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
+    namespace: NamespaceArgs,
+    /// Threads on which guests run [default: one per processor]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Seconds after which a silent watch is dead; the API server sends a bookmark every minute
+    #[arg(long, value_name = "SECONDS", default_value_t = 75, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    watch_silence: u64,
+    /// Seconds that running reconciles have to end at SIGTERM; less than the Pod's terminationGracePeriodSeconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 25, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    drain: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Listen(Option<SocketAddr>);
+
+fn listen(text: &str) -> Result<Listen, String> {
+    if text == "off" {
+        return Ok(Listen(None));
+    }
+    text.parse().map(|address| Listen(Some(address))).map_err(|_| {
+        "write an address and a port, such as `127.0.0.1:8080`, `0.0.0.0:8080` or `[::]:8080`, or `off`".to_owned()
+    })
+}
+
+/// Threads for everything but guests: waiting on sockets mostly, and now and then reading a long list.
+const HOST_THREADS: usize = 2;
+
+impl Run {
+    pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
+        let Self { config, admin_listen, log_format, log_level, cache, namespace, threads, watch_silence, drain } = self;
+        init_logging(log_format, &log_level)?;
+        let options = Options {
+            config,
+            cache_directory: cache.directory()?,
+            host_namespace: namespace.namespace(),
+            admin_listen: admin_listen.0,
+            threads: threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
+            watch_silence: Duration::from_secs(watch_silence),
+            drain: Duration::from_secs(drain),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(HOST_THREADS)
+            .thread_name("host")
+            .enable_all()
+            .build()?;
+        runtime.block_on(app::run(options))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_admin_endpoint_can_be_moved_or_switched_off() {
+        assert_eq!(listen("off"), Ok(Listen(None)));
+        assert_eq!(listen("[::1]:0"), Ok(Listen(Some("[::1]:0".parse().unwrap()))));
+        for bad in ["", "on", "8080", ":8080", "localhost:8080", "127.0.0.1"] {
+            assert!(listen(bad).is_err(), "{bad}");
+        }
+    }
+}

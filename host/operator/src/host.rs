@@ -1,0 +1,305 @@
+//! The guests of the configuration, and what the scheduler asks to be done with them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::runtime::Handle;
+use tracing::{error, info, warn};
+use wasm_operator_cluster::events::EventRecorder;
+use wasm_operator_cluster::gateway::Gateway;
+use wasm_operator_cluster::informer::Informers;
+use wasm_operator_config::{Approvals, Change, GuestSpec};
+use wasm_operator_core::backoff::{Backoff, Random};
+use wasm_operator_core::dispatch::{GuestId, Job, Key, SleepReason};
+use wasm_operator_engine::Engine;
+
+use crate::guest::Guest;
+use crate::metrics::Metrics;
+use crate::pool::Components;
+use crate::reconcile::reconcile;
+use crate::revision::{Fingerprint, Revision, RevisionError};
+use crate::scheduler::{Run, Runner, Scheduler};
+use crate::workers::Workers;
+
+/// Wait before something transient, such as an API server that does not answer, is tried again.
+const TRANSIENT: Backoff = Backoff { base: Duration::from_millis(250), max: Duration::from_secs(5) };
+
+/// What guests are run with.
+#[derive(Debug, Clone)]
+pub(crate) struct HostOptions {
+    /// Relative component paths start here.
+    pub(crate) directory: PathBuf,
+    /// The host's own namespace, closed to guests; None outside of a cluster.
+    pub(crate) host_namespace: Option<String>,
+}
+
+/// Everything that runs guests.
+pub(crate) struct Host {
+    pub(crate) options: HostOptions,
+    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) workers: Workers,
+    pub(crate) engine: Engine,
+    pub(crate) components: Arc<Components>,
+    pub(crate) informers: Informers,
+    pub(crate) gateway: Gateway,
+    pub(crate) events: EventRecorder,
+    pub(crate) approvals: Approvals,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Where everything but guests runs.
+    pub(crate) runtime: Handle,
+    pub(crate) guests: RwLock<Guests>,
+    /// Numbers the reconciles, for the log.
+    pub(crate) reconciles: AtomicU64,
+}
+
+/// The guests by both of their names.
+#[derive(Default)]
+pub(crate) struct Guests {
+    by_name: BTreeMap<String, Arc<Guest>>,
+    by_id: HashMap<GuestId, Arc<Guest>>,
+}
+
+impl Host {
+    /// The namespace of ServiceAccounts that are named without one.
+    pub(crate) fn identity_namespace(&self) -> &str {
+        self.options.host_namespace.as_deref().unwrap_or("default")
+    }
+
+    pub(crate) fn guest(&self, id: GuestId) -> Option<Arc<Guest>> {
+        self.guests.read().by_id.get(&id).cloned()
+    }
+
+    /// The next number of a reconcile.
+    pub(crate) fn next_reconcile(&self) -> u64 {
+        self.reconciles.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// All guests of the configuration, by name.
+    pub(crate) fn all(&self) -> Vec<Arc<Guest>> {
+        self.guests.read().by_name.values().cloned().collect()
+    }
+
+    pub(crate) fn specs(&self) -> Vec<GuestSpec> {
+        self.all().iter().map(|guest| guest.spec()).collect()
+    }
+
+    /// Brings what runs in line with the configuration.
+    pub(crate) fn apply(self: &Arc<Self>, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Added(spec) => self.add(spec),
+                Change::Changed { old, new } => self.change(&old, new),
+                Change::Removed(spec) => self.remove(&spec.name),
+            }
+        }
+        for guest in self.all() {
+            if guest.has_new_component(self) {
+                info!(guest = &*guest.name, "the component's file has changed");
+                self.replace(&guest, guest.spec());
+            }
+        }
+    }
+
+    fn add(&self, spec: GuestSpec) {
+        info!(guest = spec.name, "the guest is added");
+        let (name, settings) = (spec.name.clone(), spec.settings());
+        // Under the lock, so that the scheduler's first command finds the guest.
+        let mut guests = self.guests.write();
+        let id = self.scheduler.tell(|dispatcher, now| dispatcher.add(now, settings));
+        let guest = Arc::new(Guest::new(id, spec));
+        guests.by_name.insert(name, guest.clone());
+        guests.by_id.insert(id, guest);
+    }
+
+    fn change(self: &Arc<Self>, old: &GuestSpec, new: GuestSpec) {
+        let Some(guest) = self.guests.read().by_name.get(&new.name).cloned() else { return };
+        info!(guest = &*guest.name, "the guest's configuration has changed");
+        let settings = new.settings();
+        self.scheduler.tell(|dispatcher, now| dispatcher.update(now, guest.id, settings));
+        if differs_in_scheduling_only(old, &new) {
+            guest.configure(new);
+        } else {
+            self.replace(&guest, new);
+        }
+    }
+
+    fn remove(&self, name: &str) {
+        let Some(guest) = self.guests.write().by_name.remove(name) else { return };
+        info!(guest = name, "the guest is removed; its running reconciles end");
+        guest.abandon();
+        if let Err(error) = self.approvals.forget(name) {
+            warn!(guest = name, %error, "cannot forget what was approved for the guest");
+        }
+        self.scheduler.tell(|dispatcher, now| dispatcher.remove(now, guest.id));
+    }
+
+    /// Prepares a new version beside the one that runs, which goes on until the new one is ready.
+    fn replace(self: &Arc<Self>, guest: &Arc<Guest>, spec: GuestSpec) {
+        let generation = guest.configure(spec.clone());
+        if guest.active().is_none() {
+            self.scheduler.tell(|dispatcher, now| dispatcher.reload(now, guest.id));
+            return;
+        }
+        let (host, guest) = (self.clone(), guest.clone());
+        self.runtime.spawn(async move {
+            let fingerprint = Fingerprint::of(&spec.wasm_path(&host.options.directory));
+            match host.prepare(&guest, generation, spec).await {
+                Some(Ok(revision)) => {
+                    guest.stage(revision);
+                    host.scheduler.tell(|dispatcher, now| dispatcher.reload(now, guest.id));
+                }
+                Some(Err(error)) => {
+                    error!(guest = &*guest.name, %error, "the change is not applied; the guest goes on as it was");
+                    host.events.warn("GuestRejected", &guest.name, &error.note(&guest.name));
+                    guest.refuse(fingerprint, error.to_string());
+                }
+                None => {}
+            }
+        });
+    }
+
+    /// Prepares a version, patiently where only the API server is missing. None if it is outdated meanwhile.
+    async fn prepare(
+        self: &Arc<Self>,
+        guest: &Guest,
+        generation: u64,
+        spec: GuestSpec,
+    ) -> Option<Result<Revision, RevisionError>> {
+        let mut random = Random::new(generation);
+        let mut failures = 0;
+        loop {
+            let result = Revision::prepare(self, guest.id, spec.clone()).await;
+            if !guest.is_current(generation) {
+                return None;
+            }
+            match result {
+                Err(error) if error.is_transient() => {
+                    if failures == 0 {
+                        warn!(guest = &*guest.name, %error, "cannot prepare the guest yet; trying again");
+                    }
+                    tokio::time::sleep(TRANSIENT.delay(failures, &mut random)).await;
+                    failures = failures.saturating_add(1);
+                }
+                result => return Some(result),
+            }
+        }
+    }
+
+    /// Loads what is staged, or else the guest as it is configured.
+    async fn load(self: &Arc<Self>, guest: &Guest) {
+        loop {
+            let generation = guest.generation();
+            let spec = guest.spec();
+            let fingerprint = Fingerprint::of(&spec.wasm_path(&self.options.directory));
+            let prepared = match guest.staged() {
+                Some(revision) => Some(Ok(revision)),
+                None => self.prepare(guest, generation, spec).await,
+            };
+            let loaded = match prepared {
+                Some(Ok(revision)) => guest.activate(self, revision),
+                Some(Err(error)) => Err(error),
+                // Changed meanwhile: load it as it is configured now. Removed meanwhile: the scheduler says so.
+                None if self.guest(guest.id).is_some_and(|_| self.is_configured(guest)) => continue,
+                None => return,
+            };
+            match loaded {
+                Ok(()) => self.scheduler.tell(|dispatcher, now| {
+                    let controllers = guest.active();
+                    dispatcher.retain(now, guest.id, |key| {
+                        controllers.as_ref().is_some_and(|active| active.controllers.contains_key(&key.controller))
+                    });
+                    dispatcher.loaded(now, guest.id);
+                }),
+                Err(error) => {
+                    error!(guest = &*guest.name, %error, "the guest cannot run");
+                    self.events.warn("GuestRejected", &guest.name, &error.note(&guest.name));
+                    guest.refuse(fingerprint, error.to_string());
+                    self.scheduler.tell(|dispatcher, now| dispatcher.load_failed(now, guest.id));
+                }
+            }
+            return;
+        }
+    }
+
+    fn is_configured(&self, guest: &Guest) -> bool {
+        self.guests.read().by_name.get(&*guest.name).is_some_and(|configured| configured.id == guest.id)
+    }
+}
+
+/// The scheduler's hands.
+pub(crate) struct HostRunner(pub(crate) Arc<Host>);
+
+impl Runner for HostRunner {
+    fn load(&self, id: GuestId) {
+        let host = self.0.clone();
+        host.workers.slept(id);
+        let Some(guest) = host.guest(id) else { return };
+        if let Some(active) = guest.active() {
+            active.pool.unload();
+        }
+        host.runtime.clone().spawn(async move { host.load(&guest).await });
+    }
+
+    fn run(&self, job: Job, run: Run) {
+        let host = self.0.clone();
+        let Some(guest) = host.guest(job.guest) else { return };
+        self.0.workers.submit(job.guest, move || reconcile(host, guest, job, run));
+    }
+
+    fn sleep(&self, id: GuestId, reason: SleepReason) {
+        let Some(guest) = self.0.guest(id) else { return };
+        self.0.workers.slept(id);
+        self.0.metrics.slept(&guest.name, reason);
+        if let Some(active) = guest.active() {
+            active.pool.sleep();
+        }
+    }
+
+    fn unload(&self, id: GuestId) {
+        if let Some(active) = self.0.guest(id).and_then(|guest| guest.active()) {
+            active.pool.unload();
+        }
+    }
+
+    fn resync(&self, id: GuestId) {
+        let Some(active) = self.0.guest(id).and_then(|guest| guest.active()) else { return };
+        let keys: Vec<Key> = active
+            .controllers
+            .iter()
+            .flat_map(|(controller, watching)| {
+                let key = |object: Arc<wasm_operator_core::object::Object>| Key {
+                    controller: controller.clone(),
+                    object: object.object_ref(),
+                };
+                watching.primary.list().into_iter().map(key)
+            })
+            .collect();
+        self.0.scheduler.tell(|dispatcher, now| dispatcher.resync(now, id, keys));
+    }
+
+    fn removed(&self, id: GuestId) {
+        self.0.workers.removed(id);
+        let Some(guest) = self.0.guests.write().by_id.remove(&id) else { return };
+        guest.retire();
+        if !self.0.guests.read().by_name.contains_key(&*guest.name) {
+            self.0.metrics.removed(&guest.name);
+        }
+    }
+}
+
+/// Whether a change needs neither another component nor other rights, so that what runs can go on.
+fn differs_in_scheduling_only(old: &GuestSpec, new: &GuestSpec) -> bool {
+    let same = GuestSpec {
+        sleep: new.sleep.clone(),
+        concurrency: new.concurrency,
+        weight: new.weight,
+        resync: new.resync,
+        suspend: new.suspend,
+        ..old.clone()
+    };
+    same == *new
+}

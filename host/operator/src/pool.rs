@@ -1,0 +1,126 @@
+//! The instances of one guest's component: which are idle, and how to get one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use wasm_operator_engine::{
+    Artifact, CallError, Component, Engine, GuestLogs, GuestSettings, Instance, LoadError, OutgoingHttp,
+};
+
+/// The compiled components that are mapped. Guests of the same component share one.
+#[derive(Default)]
+pub(crate) struct Components {
+    mapped: Mutex<HashMap<String, Weak<Component>>>,
+}
+
+impl Components {
+    /// The component of this artifact, mapped if need be.
+    pub(crate) fn load(&self, engine: &Engine, artifact: &Artifact) -> Result<Arc<Component>, LoadError> {
+        let mut mapped = self.mapped.lock();
+        if let Some(component) = mapped.get(artifact.digest()).and_then(Weak::upgrade) {
+            return Ok(component);
+        }
+        mapped.retain(|_, component| component.strong_count() > 0);
+        let component = engine.load(artifact)?;
+        mapped.insert(artifact.digest().to_owned(), Arc::downgrade(&component));
+        Ok(component)
+    }
+}
+
+/// No instance could be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PoolError {
+    /// The compiled component cannot be mapped.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The component cannot be instantiated.
+    #[error(transparent)]
+    Instantiate(#[from] CallError),
+}
+
+/// What was found in memory when an instance was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// An idle instance.
+    Instance,
+    /// The mapped component.
+    Component,
+    /// Nothing: the component was mapped first.
+    Nothing,
+}
+
+/// One guest's mapped component and idle instances.
+pub(crate) struct Pool {
+    engine: Engine,
+    components: Arc<Components>,
+    artifact: Artifact,
+    settings: GuestSettings,
+    http: Arc<dyn OutgoingHttp>,
+    logs: Arc<GuestLogs>,
+    component: Mutex<Option<Arc<Component>>>,
+    idle: Mutex<Vec<Instance>>,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        engine: Engine,
+        components: Arc<Components>,
+        artifact: Artifact,
+        settings: GuestSettings,
+        http: Arc<dyn OutgoingHttp>,
+        logs: Arc<GuestLogs>,
+    ) -> Self {
+        let (component, idle) = (Mutex::new(None), Mutex::new(Vec::new()));
+        Self { engine, components, artifact, settings, http, logs, component, idle }
+    }
+
+    /// An idle instance, or a fresh one.
+    pub(crate) async fn acquire(&self) -> Result<(Instance, Found), PoolError> {
+        if let Some(instance) = self.idle.lock().pop() {
+            return Ok((instance, Found::Instance));
+        }
+        let (component, found) = self.component()?;
+        let instance = component.instantiate(&self.settings, self.http.clone(), &self.logs).await?;
+        Ok((instance, found))
+    }
+
+    /// Keeps an instance for the next call.
+    pub(crate) fn release(&self, instance: Instance) {
+        self.idle.lock().push(instance);
+    }
+
+    /// Bytes that the mapped component holds; 0 while it is not mapped.
+    pub(crate) fn component_bytes(&self) -> u64 {
+        self.component.lock().as_ref().map_or(0, |component| component.bytes())
+    }
+
+    /// Bytes of linear memory in idle instances.
+    pub(crate) fn instance_bytes(&self) -> u64 {
+        self.idle.lock().iter().map(Instance::memory_bytes).sum()
+    }
+
+    /// Drops the idle instances.
+    pub(crate) fn sleep(&self) {
+        // Taken out first: unmapping memory is not to be done under the lock.
+        let idle = std::mem::take(&mut *self.idle.lock());
+        drop(idle);
+    }
+
+    /// Drops the mapped component as well.
+    pub(crate) fn unload(&self) {
+        self.sleep();
+        let component = self.component.lock().take();
+        drop(component);
+    }
+
+    fn component(&self) -> Result<(Arc<Component>, Found), LoadError> {
+        let mut slot = self.component.lock();
+        if let Some(component) = &*slot {
+            return Ok((component.clone(), Found::Component));
+        }
+        let component = self.components.load(&self.engine, &self.artifact)?;
+        *slot = Some(component.clone());
+        Ok((component, Found::Nothing))
+    }
+}

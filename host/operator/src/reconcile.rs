@@ -1,0 +1,127 @@
+//! One reconcile: from a key to an instance's answer, and back to the queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{Instrument, error, info, info_span, warn};
+use wasm_operator_core::dispatch::{Completion, Job};
+use wasm_operator_core::reconcile::{Failure, Outcome, Request};
+use wasm_operator_engine::CallError;
+
+use crate::guest::Guest;
+use crate::host::Host;
+use crate::metrics::Reconciled;
+use crate::pool::{Found, PoolError};
+use crate::revision::Active;
+use crate::scheduler::Run;
+
+/// Runs one job on this thread.
+pub(crate) async fn reconcile(host: Arc<Host>, guest: Arc<Guest>, job: Job, run: Run) {
+    let id = format!("{:016x}", host.next_reconcile());
+    let span = info_span!(
+        "reconcile",
+        guest = &*guest.name,
+        controller = &*job.key.controller,
+        key = %job.key.object,
+        reconcile_id = id,
+    );
+    async {
+        // Nothing to run it with: the guest is being loaded anew, and its keys were kept or dropped with that.
+        let Some(active) = guest.active() else { return run.finish(Completion::Retry, Duration::ZERO) };
+        let started = Instant::now();
+        host.metrics.started(&guest.name, &job, host.scheduler.now());
+        let (completion, cpu) = call(&host, &guest, &active, &job, id).await;
+        host.metrics.finished(&guest.name, completion, started.elapsed());
+        host.workers.used(job.guest, cpu);
+        await_echo(&host, &guest, &active);
+        run.finish(completion.into(), cpu);
+    }
+    .instrument(span)
+    .await;
+}
+
+async fn call(host: &Arc<Host>, guest: &Arc<Guest>, active: &Arc<Active>, job: &Job, id: String) -> (Reconciled, Duration) {
+    let Some(watching) = active.controllers.get(&job.key.controller) else { return (Reconciled::Success, Duration::ZERO) };
+    let request = Request {
+        controller: job.key.controller.clone(),
+        object: job.key.object.clone(),
+        content: watching.primary.get(&job.key.object).map(|object| object.json.clone()),
+        deleted: job.deleted.clone(),
+        attempt: job.attempt,
+        cause: job.cause,
+        id,
+        traceparent: job.traceparent.clone(),
+    };
+    let began = Instant::now();
+    let (mut instance, found) = match active.pool.acquire().await {
+        Ok(instance) => instance,
+        Err(error) => return (no_instance(host, guest, &error), Duration::ZERO),
+    };
+    if found != Found::Instance {
+        host.metrics.woke(&guest.name, job.wake, found, began.elapsed());
+        host.scheduler.tell(|dispatcher, _| dispatcher.set_bytes(guest.id, active.pool.component_bytes()));
+    }
+    let before = instance.cpu_time();
+    let answer = instance.reconcile(&request).await;
+    let cpu = instance.cpu_time().saturating_sub(before);
+    let completion = match answer {
+        Ok(Ok(Outcome::Done)) => Reconciled::Success,
+        Ok(Ok(Outcome::RequeueAfter(after))) => Reconciled::RequeueAfter(after),
+        Ok(Err(Failure::Retryable(message))) => {
+            warn!(message, attempt = job.attempt, "the reconcile failed and is tried again");
+            Reconciled::Retry
+        }
+        Ok(Err(Failure::Terminal(message))) => {
+            error!(message, "the reconcile failed for good; it waits for a change of the object");
+            Reconciled::Terminal
+        }
+        Err(error) => broken(host, guest, &error),
+    };
+    let is_current = guest.active().is_some_and(|current| Arc::ptr_eq(&current, active));
+    if instance.is_alive() && is_current {
+        active.pool.release(instance);
+        host.metrics.memory(&guest.name, active.pool.instance_bytes());
+    }
+    (completion, cpu)
+}
+
+/// The guest trapped or broke a limit: it is reported and held back for a while.
+fn broken(host: &Host, guest: &Guest, error: &CallError) -> Reconciled {
+    error!(kind = error.kind(), %error, "the guest broke off and is started again after a pause");
+    host.metrics.trapped(&guest.name, error.kind());
+    // The error's text may quote the guest, which must not speak through the host's Events.
+    host.events.warn("GuestBroken", &guest.name, &format!("guest `{}`: {}", guest.name, error.kind()));
+    Reconciled::Broken
+}
+
+fn no_instance(host: &Host, guest: &Guest, error: &PoolError) -> Reconciled {
+    match error {
+        PoolError::Load(error) if error.is_stale() => {
+            info!(%error, "the compiled component is made anew");
+            host.scheduler.tell(|dispatcher, now| dispatcher.reload(now, guest.id));
+            Reconciled::Retry
+        }
+        PoolError::Load(error) => {
+            error!(%error, "the component cannot be loaded");
+            host.metrics.trapped(&guest.name, "load");
+            host.events.warn("GuestBroken", &guest.name, &format!("guest `{}` cannot be loaded", guest.name));
+            Reconciled::Broken
+        }
+        PoolError::Instantiate(error) => broken(host, guest, error),
+    }
+}
+
+/// Keeps the guest awake while the event of its own write is on the way: it may be reconciled again at once.
+fn await_echo(host: &Arc<Host>, guest: &Arc<Guest>, active: &Active) {
+    if !active.gateway.echo_pending() {
+        return;
+    }
+    let id = guest.id;
+    host.scheduler.tell(|dispatcher, now| dispatcher.echo_pending(now, id, true));
+    let (settled, scheduler) = (active.gateway.echo_settled(), host.scheduler.clone());
+    host.runtime.spawn(async move {
+        settled.await;
+        scheduler.tell(|dispatcher, now| dispatcher.echo_pending(now, id, false));
+    });
+}

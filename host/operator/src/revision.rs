@@ -1,0 +1,334 @@
+//! One version of a guest: a component with its configuration, permissions and identity, ready to run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tracing::Instrument;
+use wasm_operator_cluster::gateway::{AllowedHost, GuestAccess, GuestGateway, IdentityError, InvalidAccess, InvalidAllowedHost};
+use wasm_operator_cluster::informer::{Scope, Subscription};
+use wasm_operator_config::{Approval, ApprovalError, GrantError, GuestSpec};
+use wasm_operator_core::description::{self, Description};
+use wasm_operator_core::dispatch::GuestId;
+use wasm_operator_core::index::FieldIndex;
+use wasm_operator_core::permission::{InvalidRule, Permissions, Right, Rule};
+use wasm_operator_core::request::Verb;
+use wasm_operator_core::watch::{InvalidWatch, Mapping, Representation, Watch};
+use wasm_operator_engine::{Artifact, CallError, GuestLogs, GuestSettings, LoadError, PrepareError};
+
+use crate::guest_log::GuestLog;
+use crate::host::Host;
+use crate::outgoing::Outgoing;
+use crate::pool::Pool;
+use crate::subscriber::{Controller, WatchSubscriber};
+
+/// Why a guest cannot run as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RevisionError {
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Describe(#[from] CallError),
+    #[error("controller `{controller}`: {source}")]
+    Watch { controller: String, source: InvalidWatch },
+    #[error("the description is not usable: {0}")]
+    Description(String),
+    #[error(transparent)]
+    Grant(#[from] GrantError),
+    #[error(transparent)]
+    Approval(#[from] ApprovalError),
+    #[error("`permissions`: {0}")]
+    Rule(#[from] InvalidRule),
+    #[error(
+        "controller `{controller}` watches `{resource}` {place}, and the guest is not granted to; to allow it, add to its \
+         `permissions`: {rule}"
+    )]
+    WatchNotGranted { controller: String, resource: String, place: String, rule: String },
+    #[error("`allowedHosts`: {0}")]
+    AllowedHost(#[from] InvalidAllowedHost),
+    #[error(transparent)]
+    Access(#[from] InvalidAccess),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("the host is stopping")]
+    Stopping,
+}
+
+impl RevisionError {
+    /// Whether trying again soon, without any change, can help.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Prepare(error) => error.is_transient(),
+            Self::Load(error) => error.is_stale(),
+            Self::Identity(error) => matches!(error, IdentityError::Unanswered { .. }),
+            _ => false,
+        }
+    }
+}
+
+impl RevisionError {
+    /// The error for an Event. What quotes the guest is left out: it must not speak through the host's Events.
+    pub(crate) fn note(&self, guest: &str) -> String {
+        match self {
+            Self::Describe(error) => format!("guest `{guest}` cannot be described: {}", error.kind()),
+            Self::Watch { .. } | Self::Description(_) | Self::WatchNotGranted { .. } | Self::Grant(_) => {
+                format!("guest `{guest}` does not fit its configuration; see the host's log or `wasm-operator validate`")
+            }
+            error => format!("guest `{guest}`: {error}"),
+        }
+    }
+}
+
+/// What tells one state of a file from another without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fingerprint {
+    path: PathBuf,
+    identity: Option<(u64, u64, u64, i64, i64)>,
+}
+
+impl Fingerprint {
+    pub(crate) fn of(path: &Path) -> Self {
+        let identity =
+            fs::metadata(path).ok().map(|file| (file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()));
+        Self { path: path.to_owned(), identity }
+    }
+}
+
+/// A version that passed every check. It changes nothing until it is activated.
+pub(crate) struct Revision {
+    spec: GuestSpec,
+    fingerprint: Fingerprint,
+    description: Description,
+    artifact: Artifact,
+    settings: GuestSettings,
+    permissions: Permissions,
+    allowed_hosts: Vec<AllowedHost>,
+    user: String,
+}
+
+/// A version that runs.
+pub(crate) struct Active {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) gateway: Arc<GuestGateway>,
+    pub(crate) pool: Pool,
+    pub(crate) controllers: BTreeMap<Arc<str>, Watching>,
+}
+
+/// The subscriptions of one controller.
+pub(crate) struct Watching {
+    pub(crate) primary: Subscription,
+    pub(crate) others: Vec<Subscription>,
+}
+
+impl Revision {
+    /// Compiles and describes the component, resolves what it may do, and has the API server confirm its identity.
+    pub(crate) async fn prepare(host: &Arc<Host>, id: GuestId, spec: GuestSpec) -> Result<Self, RevisionError> {
+        let path = spec.wasm_path(&host.options.directory);
+        let fingerprint = Fingerprint::of(&path);
+        let artifact = host.engine.prepare(&path).await?;
+        let settings = GuestSettings {
+            name: spec.name.as_str().into(),
+            env: spec.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
+            args: spec.args.clone(),
+            limits: spec.limits.clone(),
+        };
+        let description = describe(host, id, &artifact, &settings).await?;
+        check(&description)?;
+        let rules = grant(host, &spec, &artifact, &description)?;
+        let permissions = Permissions::new(rules, host.options.host_namespace.clone())?;
+        check_watches(&description, &permissions)?;
+        let allowed_hosts =
+            spec.allowed_hosts.iter().map(|allowed| allowed.to_string().parse()).collect::<Result<_, _>>()?;
+        let user = spec.identity(host.identity_namespace()).to_string();
+        host.gateway.verify_identity(&user).await?;
+        Ok(Self { spec, fingerprint, description, artifact, settings, permissions, allowed_hosts, user })
+    }
+
+    /// Takes over: from now on the guest has this version's rights, and changes are marked in its queue.
+    pub(crate) fn activate(self, host: &Host, id: GuestId) -> Result<Active, RevisionError> {
+        let gateway = host.gateway.guest(GuestAccess {
+            name: self.settings.name.clone(),
+            user: self.user.clone(),
+            permissions: self.permissions.clone(),
+            allowed_hosts: self.allowed_hosts.clone(),
+            limits: self.spec.limits.clone(),
+            adopt_field_manager: self.spec.adopt_field_manager.clone(),
+        })?;
+        let controllers = self.watch(host, id, &gateway)?;
+        let http = Arc::new(Outgoing(gateway.clone()));
+        let logs = GuestLogs::new(Arc::new(GuestLog), &self.spec.limits);
+        let Self { artifact, settings, fingerprint, .. } = self;
+        let pool = Pool::new(host.engine.clone(), host.components.clone(), artifact, settings, http, logs);
+        Ok(Active { fingerprint, gateway, pool, controllers })
+    }
+
+    fn watch(
+        &self,
+        host: &Host,
+        id: GuestId,
+        gateway: &Arc<GuestGateway>,
+    ) -> Result<BTreeMap<Arc<str>, Watching>, RevisionError> {
+        self.description
+            .controllers
+            .iter()
+            .map(|controller| Ok((controller.name.as_str().into(), self.watch_controller(host, id, gateway, controller)?)))
+            .collect()
+    }
+
+    fn watch_controller(
+        &self,
+        host: &Host,
+        guest: GuestId,
+        gateway: &Arc<GuestGateway>,
+        description: &description::Controller,
+    ) -> Result<Watching, RevisionError> {
+        let field = |watch: &Watch| match &watch.mapping {
+            Mapping::Field(path) => Some(path.clone()),
+            _ => None,
+        };
+        let by_owner = description.watches.iter().any(|watch| matches!(watch.mapping, Mapping::Owner(_)));
+        let controller = Arc::new(Controller {
+            scheduler: host.scheduler.clone(),
+            gateway: gateway.clone(),
+            guest,
+            guest_name: self.spec.name.as_str().into(),
+            name: description.name.as_str().into(),
+            namespaced: AtomicBool::new(true),
+            cross_namespace: self.spec.allow_cross_namespace_mapping,
+            index: Mutex::new(FieldIndex::new(description.watches.iter().filter_map(field))),
+            uids: by_owner.then(Mutex::default),
+        });
+        let subscribe = |watch: &Watch, is_primary| {
+            let subscriber =
+                Arc::new(WatchSubscriber { controller: controller.clone(), watch: watch.clone(), is_primary });
+            let subscription = host.informers.subscribe(&Scope::from(watch), Some(self.user.as_str().into()), subscriber);
+            subscription.map_err(|error| RevisionError::Watch {
+                controller: description.name.clone(),
+                source: InvalidWatch::Selector(error),
+            })
+        };
+        // The primary first, so that mappings by field and owner find what they map to.
+        let primary = subscribe(&description.primary, true)?;
+        let others = description.watches.iter().map(|watch| subscribe(watch, false)).collect::<Result<_, _>>()?;
+        Ok(Watching { primary, others })
+    }
+}
+
+/// The kept description, or the guest's own words. Guests run on the workers only.
+async fn describe(
+    host: &Arc<Host>,
+    id: GuestId,
+    artifact: &Artifact,
+    settings: &GuestSettings,
+) -> Result<Description, RevisionError> {
+    if let Some(description) = host.engine.cached_description(artifact, settings) {
+        return Ok(description);
+    }
+    let component = host.components.load(&host.engine, artifact)?;
+    let (answer, description) = oneshot::channel();
+    let own_settings = settings.clone();
+    let logs = GuestLogs::new(Arc::new(GuestLog), &settings.limits);
+    let span = tracing::info_span!("describe", guest = &*settings.name);
+    host.workers.submit(id, move || {
+        let describe = async move {
+            // Nobody waits any more if the host is stopping.
+            let _ = answer.send(component.describe(&own_settings, &logs).await);
+        };
+        describe.instrument(span)
+    });
+    let description = description.await.map_err(|_| RevisionError::Stopping)??;
+    if let Err(error) = host.engine.store_description(artifact, settings, &description) {
+        tracing::warn!(guest = &*settings.name, %error, "cannot keep the guest's description; it is asked again at the next start");
+    }
+    Ok(description)
+}
+
+fn check(description: &Description) -> Result<(), RevisionError> {
+    let mut names = BTreeSet::new();
+    if description.controllers.is_empty() {
+        return Err(RevisionError::Description("it has no controller".to_owned()));
+    }
+    for controller in &description.controllers {
+        let fault = |source| RevisionError::Watch { controller: controller.name.clone(), source };
+        if !names.insert(&controller.name) {
+            return Err(RevisionError::Description(format!("two controllers are named `{}`", controller.name)));
+        }
+        if controller.primary.mapping != Mapping::Object {
+            return Err(fault(InvalidWatch::PrimaryMapping(controller.primary.of.to_string())));
+        }
+        controller.primary.validate().map_err(fault)?;
+        for watch in &controller.watches {
+            watch.validate().map_err(fault)?;
+            if let Mapping::Field(path) = &watch.mapping
+                && controller.primary.representation != Representation::Full
+                && !path.starts_with(".metadata.")
+            {
+                return Err(fault(InvalidWatch::FieldNeedsFull(path.clone())));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn grant(
+    host: &Host,
+    spec: &GuestSpec,
+    artifact: &Artifact,
+    description: &Description,
+) -> Result<Vec<Rule>, RevisionError> {
+    let approved = if spec.permissions.follows_component() { host.approvals.get(&spec.name)? } else { None };
+    let namespace = host.options.host_namespace.as_deref();
+    let rules = spec.permissions.resolve(&description.permissions, artifact.digest(), approved.as_ref(), namespace)?;
+    if spec.permissions.follows_component() {
+        let approval = Approval { digest: artifact.digest().to_owned(), rules: rules.clone() };
+        if approved.as_ref() != Some(&approval) {
+            host.approvals.keep(&spec.name, &approval)?;
+        }
+    }
+    Ok(rules)
+}
+
+/// A controller whose watch is not granted could never do its work, so the guest does not start without it.
+fn check_watches(description: &Description, permissions: &Permissions) -> Result<(), RevisionError> {
+    for controller in &description.controllers {
+        for watch in std::iter::once(&controller.primary).chain(&controller.watches) {
+            let namespaces: Vec<Option<&str>> = if watch.namespaces.is_empty() {
+                vec![None]
+            } else {
+                watch.namespaces.iter().map(|namespace| Some(namespace.as_str())).collect()
+            };
+            for namespace in namespaces {
+                let right = |verb| Right {
+                    verb,
+                    group: &watch.of.group,
+                    plural: &watch.of.plural,
+                    subresource: None,
+                    namespace,
+                    name: None,
+                };
+                if [Verb::List, Verb::Watch].into_iter().all(|verb| permissions.allows(&right(verb))) {
+                    continue;
+                }
+                let mut rule = right(Verb::List).to_rule();
+                rule.verbs.push(Verb::Watch.as_str().to_owned());
+                return Err(RevisionError::WatchNotGranted {
+                    controller: controller.name.clone(),
+                    resource: watch.of.to_string(),
+                    place: namespace.map_or_else(
+                        || "in all namespaces".to_owned(),
+                        |namespace| format!("in namespace `{namespace}`"),
+                    ),
+                    rule: serde_json::to_string(&rule).unwrap_or_default(),
+                });
+            }
+        }
+    }
+    Ok(())
+}

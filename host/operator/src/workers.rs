@@ -1,0 +1,282 @@
+//! The threads on which guests run.
+//!
+//! Each is a current-thread runtime: a guest's HTTP requests spawn small tasks, and on a work-stealing runtime each of
+//! these would wake an idle thread, which costs more than the request. A guest stays on one thread while it is awake. One
+//! further thread is for guests that keep using up their time slices: what shares a thread with them waits for a slice
+//! of theirs at every turn.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use wasm_operator_core::dispatch::GuestId;
+
+/// A run that costs this much CPU is slow: ten time slices of 1 ms.
+const SLOW_RUN: Duration = Duration::from_millis(10);
+
+/// After so many slow runs in a row a guest moves to the slow worker, and after so many others back. More than one, so
+/// that a guest does not move for its first run, which may have to build something.
+const SLOW_RUNS: u8 = 3;
+
+/// A run that costs this much moves the guest at once.
+const VERY_SLOW_RUN: Duration = Duration::from_millis(100);
+
+type Task = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+struct Worker {
+    /// Unbounded, yet it holds at most one task per run, and the dispatcher bounds the runs.
+    tasks: mpsc::UnboundedSender<Task>,
+    /// Tasks that have not ended.
+    in_flight: Arc<AtomicUsize>,
+}
+
+/// The threads, and which guest is on which. The last one is the slow worker.
+pub(crate) struct Workers {
+    workers: Vec<Worker>,
+    placement: Mutex<Placement>,
+}
+
+impl Workers {
+    /// Starts so many threads (at least one) and the slow worker.
+    pub(crate) fn start(threads: usize) -> io::Result<Self> {
+        let threads = threads.max(1);
+        let mut workers = Vec::with_capacity(threads.saturating_add(1));
+        for number in 0..threads {
+            workers.push(start_worker(format!("guests-{number}"))?);
+        }
+        workers.push(start_worker("guests-slow".to_owned())?);
+        Ok(Self { workers, placement: Mutex::new(Placement::default()) })
+    }
+
+    /// Has a guest's thread make a future and run it. The future need not be `Send`.
+    pub(crate) fn submit<F>(&self, guest: GuestId, make: impl FnOnce() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let loads: Vec<_> = self.workers.iter().map(|worker| worker.in_flight.load(Ordering::Relaxed)).collect();
+        let place = self.placement.lock().place(guest, &loads);
+        let Some(worker) = self.workers.get(place) else { return };
+        let counted = Counted::new(&worker.in_flight);
+        let task: Task = Box::new(move || {
+            let future = make();
+            Box::pin(async move {
+                let _counted = counted;
+                future.await;
+            })
+        });
+        if worker.tasks.send(task).is_err() {
+            tracing::error!("the worker thread `{place}` has ended; the run is lost and will be repeated");
+        }
+    }
+
+    /// The guest has no instance any more: its next run may go to another thread.
+    pub(crate) fn slept(&self, guest: GuestId) {
+        self.placement.lock().leave(guest);
+    }
+
+    /// Says what CPU time a run of the guest has used. Returns whether the guest counts as slow now.
+    pub(crate) fn used(&self, guest: GuestId, cpu: Duration) -> bool {
+        self.placement.lock().used(guest, cpu)
+    }
+
+    /// The guest was removed.
+    pub(crate) fn removed(&self, guest: GuestId) {
+        self.placement.lock().forget(guest);
+    }
+}
+
+/// Counts a task for as long as it exists, even if it panics.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(counter: &Arc<AtomicUsize>) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(counter))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The thread ends when its sender is dropped.
+fn start_worker(name: String) -> io::Result<Worker> {
+    let (tasks, mut received) = mpsc::unbounded_channel::<Task>();
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name(name).spawn(move || {
+        let local = LocalSet::new();
+        local.block_on(&runtime, async move {
+            while let Some(task) = received.recv().await {
+                // A panic ends its task only.
+                tokio::task::spawn_local(async move { task().await });
+            }
+        });
+    })?;
+    Ok(Worker { tasks, in_flight: Arc::default() })
+}
+
+/// Which guest is on which worker.
+#[derive(Debug, Default)]
+struct Placement {
+    /// Guests that are awake.
+    places: BTreeMap<GuestId, usize>,
+    /// Guests that had slow runs lately.
+    pace: BTreeMap<GuestId, Pace>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    slow: bool,
+    /// Runs in a row that speak for the other side.
+    against: u8,
+}
+
+impl Placement {
+    /// The guest's worker, or the least loaded one of its kind; of equally loaded ones that with the fewest guests.
+    fn place(&mut self, guest: GuestId, loads: &[usize]) -> usize {
+        if let Some(place) = self.places.get(&guest) {
+            return *place;
+        }
+        let slow_worker = loads.len().saturating_sub(1);
+        let place = if self.pace.get(&guest).is_some_and(|pace| pace.slow) {
+            slow_worker
+        } else {
+            let mut guests = vec![0_usize; slow_worker];
+            for place in self.places.values() {
+                if let Some(count) = guests.get_mut(*place) {
+                    *count += 1;
+                }
+            }
+            let candidates = loads.iter().zip(&guests).enumerate();
+            candidates.min_by_key(|(_, load)| *load).map_or(0, |(place, _)| place)
+        };
+        self.places.insert(guest, place);
+        place
+    }
+
+    fn leave(&mut self, guest: GuestId) {
+        self.places.remove(&guest);
+    }
+
+    fn used(&mut self, guest: GuestId, cpu: Duration) -> bool {
+        let slow_run = cpu >= SLOW_RUN;
+        let mut pace = self.pace.get(&guest).copied().unwrap_or_default();
+        pace.against = if slow_run == pace.slow { 0 } else { pace.against.saturating_add(1) };
+        if pace.against >= SLOW_RUNS || (cpu >= VERY_SLOW_RUN && !pace.slow) {
+            pace = Pace { slow: slow_run, against: 0 };
+            self.places.remove(&guest);
+        }
+        if pace.slow || pace.against > 0 {
+            self.pace.insert(guest, pace);
+        } else {
+            self.pace.remove(&guest);
+        }
+        pace.slow
+    }
+
+    fn forget(&mut self, guest: GuestId) {
+        self.places.remove(&guest);
+        self.pace.remove(&guest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::rc::Rc;
+    use tokio::sync::oneshot;
+    use wasm_operator_core::dispatch::{Dispatcher, Options, Settings, Time};
+
+    fn guests<const N: usize>() -> [GuestId; N] {
+        let mut dispatcher = Dispatcher::new(Options::default());
+        [(); N].map(|()| dispatcher.add(Time::ZERO, Settings::default()))
+    }
+
+    fn thread_of(workers: &Workers, guest: GuestId) -> String {
+        let (sender, receiver) = oneshot::channel();
+        workers.submit(guest, move || {
+            // Not Send: it must be made on the thread that runs it.
+            let name = Rc::new(thread::current().name().unwrap().to_owned());
+            async move {
+                tokio::task::yield_now().await;
+                sender.send((*name).clone()).unwrap();
+            }
+        });
+        receiver.blocking_recv().unwrap()
+    }
+
+    #[test]
+    fn a_guest_stays_on_its_thread_and_others_go_elsewhere() {
+        let workers = Workers::start(2).unwrap();
+        let [one, two, three] = guests();
+        let thread = thread_of(&workers, one);
+        let other = thread_of(&workers, two);
+        assert_ne!(thread, other);
+        thread_of(&workers, three);
+        for _ in 0..10 {
+            assert_eq!(thread_of(&workers, one), thread);
+            assert_eq!(thread_of(&workers, two), other);
+        }
+    }
+
+    #[test]
+    fn a_panic_ends_one_task_and_not_its_thread() {
+        let workers = Workers::start(1).unwrap();
+        let [guest] = guests();
+        let (sender, receiver) = oneshot::channel::<()>();
+        workers.submit(guest, move || async move {
+            let _sender = sender;
+            panic!("a fault of the host");
+        });
+        assert!(receiver.blocking_recv().is_err());
+        assert_eq!(thread_of(&workers, guest), "guests-0");
+    }
+
+    #[test]
+    fn a_guest_that_keeps_using_up_its_slices_moves_to_the_slow_worker_and_back() {
+        let workers = Workers::start(1).unwrap();
+        let [guest] = guests();
+        assert!(!workers.used(guest, SLOW_RUN));
+        assert!(!workers.used(guest, SLOW_RUN));
+        assert!(!workers.used(guest, Duration::ZERO));
+        for run in 1..=SLOW_RUNS {
+            assert_eq!(workers.used(guest, SLOW_RUN), run == SLOW_RUNS);
+        }
+        assert_eq!(thread_of(&workers, guest), "guests-slow");
+        workers.slept(guest);
+        assert_eq!(thread_of(&workers, guest), "guests-slow", "sleep is no excuse");
+        for run in 1..=SLOW_RUNS {
+            assert_eq!(workers.used(guest, Duration::ZERO), run < SLOW_RUNS);
+        }
+        assert_eq!(thread_of(&workers, guest), "guests-0");
+        assert!(workers.used(guest, VERY_SLOW_RUN));
+        assert_eq!(thread_of(&workers, guest), "guests-slow");
+    }
+
+    #[test]
+    fn an_awake_guest_goes_to_the_least_loaded_thread_and_nothing_is_kept_of_a_removed_one() {
+        let mut placement = Placement::default();
+        let [one, two, three, four] = guests();
+        assert_eq!(placement.place(one, &[3, 1, 2, 0]), 1);
+        assert_eq!(placement.place(two, &[1, 1, 1, 0]), 0);
+        assert_eq!(placement.place(three, &[1, 1, 1, 0]), 2);
+        placement.leave(one);
+        assert_eq!(placement.place(four, &[1, 1, 1, 0]), 1);
+        placement.used(one, SLOW_RUN);
+        for guest in [one, two, three, four] {
+            placement.forget(guest);
+        }
+        assert!(placement.places.is_empty() && placement.pace.is_empty());
+    }
+}

@@ -1,0 +1,83 @@
+//! Limits of well-meaning guests. What hostile ones do is in `misbehaving`.
+
+use harness::programs::{self, Objects, reconciles, until_reconcile};
+use harness::{LogLine, Result, ensure, eventually, test};
+
+#[test]
+fn a_reconcile_that_takes_too_long_is_ended_and_tried_again() -> Result<()> {
+    test(async |space| {
+        let namespace = space.namespace("a").await?;
+        let guest = programs::guest("recorder", "recorder", &[&namespace]).limit("reconcileMilliseconds", 300);
+        let host = space.host().guest(guest).start().await?;
+        let objects = Objects::new(space, &namespace, "recorder");
+        objects.write("one", &[("sleep", "20000")]).await?;
+        let reported = |line: &LogLine| line.is_of("recorder") && line.field("kind") == Some("deadline");
+        host.log().wait("the deadline is reported", reported).await?;
+        until_reconcile(host.log(), "recorder", "the retry", |seen| seen.attempt == 1).await?;
+        assert!(host.metrics().await?.sum("wasm_operator_guest_traps_total", &[("guest", "recorder"), ("kind", "deadline")]) >= 1.0);
+        objects.write_value("one", "short").await?;
+        until_reconcile(host.log(), "recorder", "the change", |seen| seen.value.as_deref() == Some("short")).await?;
+        host.until_asleep("recorder").await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_guest_is_held_back_longer_after_each_fault_and_its_keys_wait() -> Result<()> {
+    test(async |space| {
+        let namespace = space.namespace("a").await?;
+        let guest = programs::guest("recorder", "recorder", &[&namespace]).limit("reconcileMilliseconds", 100);
+        let host = space.host().guest(guest).start().await?;
+        let objects = Objects::new(space, &namespace, "recorder");
+        objects.write("bad", &[("sleep", "20000")]).await?;
+        until_reconcile(host.log(), "recorder", "the third attempt", |seen| seen.attempt == 2).await?;
+        let bad: Vec<_> = reconciles(host.log(), "recorder").into_iter().filter(|seen| seen.key.ends_with("/bad")).collect();
+        let waits: Vec<_> = bad.windows(2).map(|pair| (pair[1].at - pair[0].at) / 1_000).collect();
+        // 1 s, then 2 s, each less a fifth at most, and the 100 ms of the run itself.
+        assert!(waits[0] >= 800 && waits[1] >= 1_600, "{waits:?} ms");
+        host.until_state("recorder", &["failed"]).await?;
+        objects.write_value("good", "1").await?;
+        until_reconcile(host.log(), "recorder", "the other key", |seen| seen.key.ends_with("/good")).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn log_lines_of_a_guest_are_its_own_escaped_and_cut() -> Result<()> {
+    test(async |space| {
+        let namespace = space.namespace("a").await?;
+        let guest = programs::guest("recorder", "recorder", &[&namespace]).limit("logLineBytes", 400);
+        let host = space.host().guest(guest).start().await?;
+        let objects = Objects::new(space, &namespace, "recorder");
+        objects.write_value("long", &"x".repeat(2_000)).await?;
+        let line = host.log().wait("the long line", |line| line.is_of("recorder") && line.message().contains("xxx")).await?;
+        assert!(line.message().len() < 500, "{} bytes", line.message().len());
+        assert!(host.log().lines(|line| !line.is_json()).is_empty(), "every line is JSON");
+        assert_eq!(line.field("controller"), Some("recorder"));
+        assert_eq!(line.field("key"), Some(&*format!("{namespace}/long")));
+        ensure!(line.field("reconcile_id").is_some(), "no reconcile id in {}", line.text());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_guest_beyond_its_memory_limit_is_ended_and_one_below_is_not() -> Result<()> {
+    test(async |space| {
+        let (from, to) = (space.namespace("a").await?, space.namespace("b").await?);
+        let ring = |name: &str, limit: u64| harness::ring::guest(name, &from, &to).env("HEAP_MEM_SIZE", 20 << 20).limit("memoryBytes", limit);
+        let host = space.host().guests([ring("below", 64 << 20), ring("beyond", 8 << 20)]).start().await?;
+        eventually("the limit is reported", async || {
+            let metrics = host.metrics().await?;
+            let traps: f64 = metrics.sum("wasm_operator_guest_traps_total", &[("guest", "beyond")]);
+            ensure!(traps >= 1.0, "no trap");
+            Ok(())
+        })
+        .await?;
+        let named = |line: &LogLine| line.is_of("beyond") && line.text().contains("limits.memoryBytes");
+        host.log().wait("the message names the limit", named).await?;
+        harness::ring::write(space, &from, 1).await?;
+        harness::ring::until_nonce(space, &to, 1).await?;
+        assert_eq!(host.metrics().await?.sum("wasm_operator_guest_traps_total", &[("guest", "below")]), 0.0);
+        Ok(())
+    })
+}

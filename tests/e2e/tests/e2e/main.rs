@@ -1,0 +1,15 @@
+//! End-to-end tests: the static host binary, real guests, a real etcd and kube-apiserver.
+//!
+//! One program, so that all tests share one control plane. `cargo test --release -p e2e sleep::` runs one theme.
+
+mod admin;
+mod cli;
+mod faults;
+mod informers;
+mod limits;
+mod misbehaving;
+mod permissions;
+mod queue;
+mod reload;
+mod ring;
+mod sleep;

@@ -1,0 +1,173 @@
+//! Configuring and starting a host.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+
+use super::process::{Host, Setup};
+use crate::config::{Guest, documents};
+use crate::credential::{server_of, service_account_token, write_kubeconfig};
+use crate::logs::Log;
+use crate::paths::logs_directory;
+use crate::proxy::Proxy;
+use crate::space::Space;
+
+/// The host's ServiceAccount, as the Deployment in `devel` names it.
+const ACCOUNT: &str = "wasm-operator";
+
+/// A host that is still to be started.
+#[must_use]
+pub struct HostBuilder<'a> {
+    space: &'a Space,
+    name: String,
+    guests: Vec<Guest>,
+    server: Option<SocketAddr>,
+    cache: Option<PathBuf>,
+    arguments: Vec<String>,
+    cluster_wide: Vec<(String, String)>,
+    rights: bool,
+    denied: Vec<(String, String)>,
+}
+
+impl<'a> HostBuilder<'a> {
+    pub(crate) fn new(space: &'a Space) -> Self {
+        Self {
+            space,
+            name: "host".to_owned(),
+            guests: Vec::new(),
+            server: None,
+            cache: None,
+            arguments: Vec::new(),
+            cluster_wide: Vec::new(),
+            rights: true,
+            denied: Vec::new(),
+        }
+    }
+
+    /// Another name than `host`, for a second host of the same test. It is that of its namespace and log, too.
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Adds a guest to the configuration.
+    pub fn guest(mut self, guest: Guest) -> Self {
+        self.guests.push(guest);
+        self
+    }
+
+    /// Adds guests to the configuration.
+    pub fn guests(mut self, guests: impl IntoIterator<Item = Guest>) -> Self {
+        self.guests.extend(guests);
+        self
+    }
+
+    /// Reaches the API server through this proxy.
+    pub fn through(mut self, proxy: &Proxy) -> Self {
+        self.server = Some(proxy.address());
+        self
+    }
+
+    /// Keeps compiled components here, not in the cache that the hosts of this run share.
+    pub fn cache(mut self, directory: &Path) -> Self {
+        self.cache = Some(directory.to_owned());
+        self
+    }
+
+    /// Adds an argument.
+    pub fn argument(mut self, argument: impl Into<String>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Lets the host itself list and watch a resource in the whole cluster, beside what its guests were granted.
+    pub fn may_watch_everywhere(mut self, group: &str, resource: &str) -> Self {
+        self.cluster_wide.push((group.to_owned(), resource.to_owned()));
+        self
+    }
+
+    /// Gives neither the host nor its guests any right.
+    pub fn without_rights(mut self) -> Self {
+        self.rights = false;
+        self
+    }
+
+    /// Leaves out the roles of a guest in a namespace: the configuration grants what the API server denies.
+    pub fn denying(mut self, guest: &str, namespace: &str) -> Self {
+        self.denied.push((format!("guest-{guest}"), namespace.to_owned()));
+        self
+    }
+
+    /// Writes the configuration, gives the host an account with the rights for it, and starts it. Returns when its admin endpoint answers.
+    pub async fn start(self) -> Result<Host> {
+        let space = self.space;
+        let namespace = space.namespace(&self.name).await?;
+        let directory = space.directory().join(&self.name);
+        std::fs::create_dir_all(&directory)?;
+        let token = service_account_token(&space.client(), &namespace, ACCOUNT).await?;
+        let admin = space.cluster().kubeconfig();
+        let server = self.server.map_or_else(|| server_of(admin), Ok)?;
+        let kubeconfig = directory.join("kubeconfig.json");
+        write_kubeconfig(&kubeconfig, admin, server, &token)?;
+        let log = Log::create(&directory.join("host.log"))?;
+        space.keep(&log);
+        let cache = self.cache.map_or_else(|| logs_directory().map(|logs| logs.join("cache")), Ok)?;
+        if !self.cluster_wide.is_empty() {
+            grant_cluster_wide(space, &namespace, &self.cluster_wide).await?;
+        }
+        let setup = Setup {
+            client: space.client(),
+            user: format!("system:serviceaccount:{namespace}:{ACCOUNT}"),
+            namespace,
+            config: directory.join("wasm_config.yaml"),
+            kubeconfig,
+            cache,
+            state: directory.join("state"),
+            arguments: self.arguments,
+            denied: self.denied,
+        };
+        let mut host = Host::new(setup, log);
+        let text = documents(&self.guests)?;
+        if self.rights {
+            host.configure_text(&text).await?;
+        } else {
+            host.write_config(&text)?;
+        }
+        host.start().await?;
+        Ok(host)
+    }
+}
+
+async fn grant_cluster_wide(space: &Space, namespace: &str, resources: &[(String, String)]) -> Result<()> {
+    let metadata = ObjectMeta { name: Some(format!("e2e:{namespace}:everywhere")), ..ObjectMeta::default() };
+    let rule = |(group, resource): &(String, String)| PolicyRule {
+        api_groups: Some(vec![group.clone()]),
+        resources: Some(vec![resource.clone()]),
+        verbs: ["get", "list", "watch"].map(str::to_owned).to_vec(),
+        ..PolicyRule::default()
+    };
+    let role = ClusterRole { metadata: metadata.clone(), rules: Some(resources.iter().map(rule).collect()), ..ClusterRole::default() };
+    let binding = ClusterRoleBinding {
+        role_ref: RoleRef {
+            api_group: Some("rbac.authorization.k8s.io".to_owned()),
+            kind: "ClusterRole".to_owned(),
+            name: metadata.name.clone().unwrap_or_default(),
+        },
+        subjects: Some(vec![Subject {
+            kind: "ServiceAccount".to_owned(),
+            name: ACCOUNT.to_owned(),
+            namespace: Some(namespace.to_owned()),
+            ..Subject::default()
+        }]),
+        metadata: metadata.clone(),
+    };
+    let (name, apply) = (metadata.name.unwrap_or_default(), PatchParams::apply("e2e").force());
+    Api::<ClusterRole>::all(space.client()).patch(&name, &apply, &Patch::Apply(&role)).await?;
+    Api::<ClusterRoleBinding>::all(space.client()).patch(&name, &apply, &Patch::Apply(&binding)).await?;
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! The binary's commands other than `run`.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// How a command ended.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// Its exit code, -1 if a signal ended it.
+    pub code: i32,
+    /// What it wrote for programs.
+    pub stdout: String,
+    /// What it wrote for people.
+    pub stderr: String,
+}
+
+/// The host binary with these arguments and an environment that does not know any cluster.
+pub fn command(arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(crate::program()?);
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    Ok(command)
+}
+
+/// Runs a command to its end.
+pub fn output(mut command: Command) -> Result<Output> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Output { code: output.status.code().unwrap_or(-1), stdout: text(&output.stdout), stderr: text(&output.stderr) })
+}
+
+impl Output {
+    /// What it wrote to stdout, if it succeeded.
+    pub fn success(self) -> Result<String> {
+        ensure!(self.code == 0, "exit code {}; stdout: {}; stderr: {}", self.code, self.stdout, self.stderr);
+        Ok(self.stdout)
+    }
+}

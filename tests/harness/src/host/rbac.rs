@@ -1,0 +1,83 @@
+//! The rights that `wasm-operator rbac` prints for a configuration, applied as an administrator would.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::Value;
+
+use super::command::{command, output};
+
+/// Objects that give the host and its guests their rights.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rights(Vec<DynamicObject>);
+
+impl Rights {
+    /// What the binary prints. `suffix` is put behind the names of what is not namespaced, because several hosts with guests of the same name run in one
+    /// cluster here.
+    pub(crate) fn of(config: &Path, host_namespace: &str, suffix: &str) -> Result<Self> {
+        let config = config.to_str().context("a path that is no text")?;
+        let text = output(command(&["rbac", config, "--host-namespace", host_namespace])?)?.success().context("`wasm-operator rbac`")?;
+        Self::parse(&text, suffix)
+    }
+
+    fn parse(text: &str, suffix: &str) -> Result<Self> {
+        let documents: Vec<Value> = serde_saphyr::from_multiple(text).context("the output of `wasm-operator rbac`")?;
+        let objects = documents.into_iter().filter(|document| !document.is_null()).map(|mut document| {
+            let kind = document.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+            if kind.starts_with("ClusterRole") {
+                rename(&mut document, "/metadata/name", suffix);
+            }
+            if document.pointer("/roleRef/kind").and_then(Value::as_str) == Some("ClusterRole") {
+                rename(&mut document, "/roleRef/name", suffix);
+            }
+            serde_json::from_value(document).context("an object of `wasm-operator rbac`")
+        });
+        Ok(Self(objects.collect::<Result<_>>()?))
+    }
+
+    /// Without what binds a guest's account in a namespace.
+    pub(crate) fn denying(mut self, account: &str, namespace: &str) -> Self {
+        let names = |object: &DynamicObject| object.data.pointer("/subjects").and_then(Value::as_array).cloned().unwrap_or_default();
+        self.0.retain(|object| {
+            let of_account = names(object).iter().any(|subject| subject.get("name").and_then(Value::as_str) == Some(account));
+            object.namespace().as_deref() != Some(namespace) || !of_account
+        });
+        self
+    }
+
+    pub(crate) async fn apply(&self, client: &Client) -> Result<()> {
+        for object in &self.0 {
+            let name = object.name_any();
+            let applied = api(client, object)?.patch(&name, &PatchParams::apply("e2e").force(), &Patch::Apply(object)).await;
+            applied.with_context(|| format!("cannot apply {:?} `{name}`", object.types))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the bindings away: roles without them give nothing.
+    pub(crate) async fn revoke(&self, client: &Client) -> Result<()> {
+        for object in self.0.iter().filter(|object| object.types.as_ref().is_some_and(|types| types.kind.ends_with("Binding"))) {
+            api(client, object)?.delete(&object.name_any(), &DeleteParams::default()).await?;
+        }
+        Ok(())
+    }
+}
+
+fn api(client: &Client, object: &DynamicObject) -> Result<Api<DynamicObject>> {
+    let kind = GroupVersionKind::try_from(object.types.as_ref().context("an object without a kind")?)?;
+    let resource = ApiResource::from_gvk(&kind);
+    Ok(match object.namespace() {
+        Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    })
+}
+
+fn rename(document: &mut Value, pointer: &str, suffix: &str) {
+    if let Some(Value::String(name)) = document.pointer_mut(pointer) {
+        name.push(':');
+        name.push_str(suffix);
+    }
+}

@@ -1,0 +1,47 @@
+//! The stage of the end-to-end tests: a real control plane, the static host binary as a child process with rights of its own, a network between the two that
+//! can be disturbed, and eyes on everything: the cluster by watch, the API server by its audit log, the host by its log, metrics and memory.
+//!
+//! ```no_run
+//! #[test]
+//! fn a_guest_reconciles() -> harness::Result<()> {
+//!     harness::test(async |space| {
+//!         let host = space.host().guest(harness::Guest::new("hello", "template")).start().await?;
+//!         host.log().wait("the guest runs", |line| line.field("guest") == Some("hello")).await?;
+//!         Ok(())
+//!     })
+//! }
+//! ```
+
+mod audit;
+mod cluster;
+mod config;
+mod credential;
+mod host;
+mod logs;
+mod metrics;
+mod paths;
+pub mod programs;
+mod proxy;
+mod random;
+pub mod ring;
+mod run;
+mod space;
+mod statistics;
+mod wait;
+
+pub use anyhow::{Context, Result, anyhow, bail, ensure};
+pub use audit::{Audit, AuditEvent};
+pub use cluster::{Cluster, OwnCluster};
+pub use config::{Guest, Rule, documents};
+pub use host::command::{Output, command, output};
+pub use host::memory::{Memory, memory_of};
+pub use host::{Host, HostBuilder};
+pub use logs::{Log, LogLine};
+pub use metrics::Metrics;
+pub use paths::{component, logs_directory, program};
+pub use proxy::Proxy;
+pub use random::Random;
+pub use run::test;
+pub use space::Space;
+pub use statistics::Latencies;
+pub use wait::{PATIENCE, eventually, eventually_within, until_object};

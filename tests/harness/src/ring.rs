@@ -1,0 +1,113 @@
+//! The ring benchmark: N guests that pass a nonce on.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::config::{Guest, Rule};
+use crate::space::Space;
+use crate::wait::until_object;
+
+/// API group of the ring's resource.
+pub const GROUP: &str = "ring.wasm-operator.dev";
+/// Plural of the ring's resource.
+pub const RESOURCE: &str = "testresources";
+/// The object's name in each namespace.
+const NAME: &str = "ring";
+
+/// A ring of guests in namespaces of a test.
+pub struct Ring<'a> {
+    space: &'a Space,
+    namespaces: Vec<String>,
+}
+
+impl<'a> Ring<'a> {
+    /// Makes `size` namespaces.
+    pub async fn new(space: &'a Space, size: usize) -> Result<Self> {
+        let mut namespaces = Vec::with_capacity(size);
+        for index in 0..size {
+            namespaces.push(space.namespace(&format!("ring-{index}")).await?);
+        }
+        Ok(Self { space, namespaces })
+    }
+
+    /// The namespaces, in the order of a lap.
+    pub fn namespaces(&self) -> &[String] {
+        &self.namespaces
+    }
+
+    /// The guests, `ring-0` to `ring-<N-1>`: each reads its own namespace and writes the next one.
+    pub fn guests(&self) -> Vec<Guest> {
+        let next = self.namespaces.iter().cycle().skip(1);
+        let pairs = self.namespaces.iter().zip(next).enumerate();
+        pairs.map(|(index, (from, to))| guest(&format!("ring-{index}"), from, to)).collect()
+    }
+
+    /// The names of the guests.
+    pub fn names(&self) -> Vec<String> {
+        (0..self.namespaces.len()).map(|index| format!("ring-{index}")).collect()
+    }
+
+    /// Writes a nonce into the first namespace.
+    pub async fn send(&self, nonce: i64) -> Result<()> {
+        let first = self.namespaces.first().context("an empty ring")?;
+        write(self.space, first, nonce).await
+    }
+
+    /// Waits until the nonce is in the last namespace.
+    pub async fn arrived(&self, nonce: i64) -> Result<()> {
+        let last = self.namespaces.last().context("an empty ring")?;
+        until_nonce(self.space, last, nonce).await
+    }
+
+    /// One lap.
+    pub async fn lap(&self, nonce: i64) -> Result<Duration> {
+        let start = Instant::now();
+        self.send(nonce).await?;
+        self.arrived(nonce).await?;
+        Ok(start.elapsed())
+    }
+}
+
+/// A ring guest.
+pub fn guest(name: &str, from: &str, to: &str) -> Guest {
+    Guest::new(name, "ring")
+        .env("IN_NAMESPACE", from)
+        .env("OUT_NAMESPACE", to)
+        .grant(Rule::read(GROUP, RESOURCE).namespace(from))
+        .grant(Rule::new(GROUP, &[RESOURCE], &["create", "patch"]).namespace(to))
+}
+
+/// The objects of a namespace, with the administrator's rights.
+pub fn objects(space: &Space, namespace: &str) -> Api<DynamicObject> {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1", "TestResource"));
+    Api::namespaced_with(space.client(), namespace, &resource)
+}
+
+/// Writes a nonce into a namespace.
+pub async fn write(space: &Space, namespace: &str, nonce: i64) -> Result<()> {
+    let object = json!({
+        "apiVersion": format!("{GROUP}/v1"), "kind": "TestResource",
+        "metadata": { "name": NAME },
+        "spec": { "nonce": nonce, "updatedAt": jiff::Timestamp::now().to_string() },
+    });
+    objects(space, namespace).patch(NAME, &PatchParams::apply("e2e").force(), &Patch::Apply(&object)).await?;
+    Ok(())
+}
+
+/// Waits until a namespace has this nonce.
+pub async fn until_nonce(space: &Space, namespace: &str, nonce: i64) -> Result<()> {
+    let has = |object: Option<&DynamicObject>| nonce_of(object) == Some(nonce);
+    until_object(&objects(space, namespace), NAME, &format!("nonce {nonce} is in `{namespace}`"), has).await?;
+    Ok(())
+}
+
+/// The nonce of an object.
+pub fn nonce_of(object: Option<&DynamicObject>) -> Option<i64> {
+    object.filter(|object| object.name_any() == NAME)?.data.pointer("/spec/nonce")?.as_i64()
+}
