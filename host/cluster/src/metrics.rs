@@ -56,7 +56,11 @@ impl Metrics {
         registry.register("watch_streams", "Upstream watches", metrics.watch_streams.clone());
         registry.register("watch_subscribers", "Subscriptions to upstream watches", metrics.watch_subscribers.clone());
         registry.register("watch_events", "Events received from upstream watches", metrics.watch_events.clone());
-        registry.register("watch_restarts", "Upstream watches that began anew, by cause", metrics.watch_restarts.clone());
+        registry.register(
+            "watch_restarts",
+            "Upstream watches that began anew, by cause",
+            metrics.watch_restarts.clone(),
+        );
         registry.register("cache_objects", "Objects in the shared caches", metrics.cache_objects.clone());
         registry.register("cache_bytes", "Bytes of JSON in the shared caches", metrics.cache_bytes.clone());
         metrics

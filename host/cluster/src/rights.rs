@@ -90,8 +90,7 @@ impl Rights {
     }
 
     async fn ask(&self, user: Option<&str>, right: &Right<'_>) -> Result<bool, Unanswered> {
-        let unanswered =
-            |reason: String| Unanswered { user: user.unwrap_or("the host").to_owned(), reason };
+        let unanswered = |reason: String| Unanswered { user: user.unwrap_or("the host").to_owned(), reason };
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
                 resource_attributes: Some(ResourceAttributes {

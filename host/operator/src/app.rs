@@ -24,9 +24,11 @@ use wasm_operator_config::{Approvals, Parsed, Reload, Severity};
 use wasm_operator_core::dispatch;
 use wasm_operator_engine::{Engine, EngineOptions};
 
-use crate::admin;
+use crate::admin::metrics::{Current, Metrics};
+use crate::admin::{self, Admin};
+use crate::checks;
+use crate::guest::Guest;
 use crate::host::{Guests, Host, HostOptions, HostRunner};
-use crate::metrics::Metrics;
 use crate::pool::Components;
 use crate::scheduler::Scheduler;
 use crate::workers::Workers;
@@ -110,14 +112,17 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         gateway,
         events,
         approvals: Approvals::open(&cache_directory)?,
-        metrics: Arc::new(Metrics::register(&mut registry)),
+        metrics: Metrics::register(&mut registry),
         runtime,
         guests: RwLock::new(Guests::default()),
         reconciles: AtomicU64::new(seed),
     });
+    let source = Arc::downgrade(&host);
+    host.metrics.set_source(move || source.upgrade().map(|host| current(&host)).unwrap_or_default());
     let scheduler = tokio::spawn(host.scheduler.clone().serve(Arc::new(HostRunner(host.clone()))));
     if let Some(listener) = admin {
-        tokio::spawn(admin::serve(listener, registry, host.clone()));
+        info!(address = %listener.local_addr()?, "the admin endpoint listens");
+        tokio::spawn(admin::serve(listener, Admin { registry: Arc::new(registry), health: checks::health(&host) }));
     }
     report(&parsed);
     host.apply(parsed.changes(&[]));
@@ -133,6 +138,18 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     }
     info!("stopped");
     Ok(())
+}
+
+/// The guests as the scheduler knows them.
+fn current(host: &Host) -> Vec<Current> {
+    let guests = host.all();
+    host.scheduler.ask(|dispatcher, now| {
+        let current = |guest: Arc<Guest>| {
+            let snapshot = dispatcher.snapshot(now, guest.id)?;
+            Some(Current { guest: guest.name.clone(), concurrency: guest.spec().concurrency, snapshot })
+        };
+        guests.into_iter().filter_map(current).collect()
+    })
 }
 
 /// Applies the configuration again whenever it, or a component, changes. Never returns.
@@ -176,7 +193,11 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
 /// The Pod in which the host runs, as its Deployment says through the downward API.
 fn host_pod() -> Option<events::HostPod> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    Some(events::HostPod { name: variable("POD_NAME")?, namespace: variable("POD_NAMESPACE")?, uid: variable("POD_UID") })
+    Some(events::HostPod {
+        name: variable("POD_NAME")?,
+        namespace: variable("POD_NAMESPACE")?,
+        uid: variable("POD_UID"),
+    })
 }
 
 /// A seed for jitter: hosts that start together must not act together.

@@ -17,8 +17,8 @@ use wasm_operator_core::backoff::{Backoff, Random};
 use wasm_operator_core::dispatch::{GuestId, Job, Key, SleepReason};
 use wasm_operator_engine::Engine;
 
+use crate::admin::metrics::Metrics;
 use crate::guest::Guest;
-use crate::metrics::Metrics;
 use crate::pool::Components;
 use crate::reconcile::reconcile;
 use crate::revision::{Fingerprint, Revision, RevisionError};
@@ -48,7 +48,7 @@ pub(crate) struct Host {
     pub(crate) gateway: Gateway,
     pub(crate) events: EventRecorder,
     pub(crate) approvals: Approvals,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Metrics,
     /// Where everything but guests runs.
     pub(crate) runtime: Handle,
     pub(crate) guests: RwLock<Guests>,

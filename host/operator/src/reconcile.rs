@@ -9,9 +9,9 @@ use wasm_operator_core::dispatch::{Completion, Job};
 use wasm_operator_core::reconcile::{Failure, Outcome, Request};
 use wasm_operator_engine::CallError;
 
+use crate::admin::metrics::Reconciled;
 use crate::guest::Guest;
 use crate::host::Host;
-use crate::metrics::Reconciled;
 use crate::pool::{Found, PoolError};
 use crate::revision::Active;
 use crate::scheduler::Run;
@@ -41,8 +41,16 @@ pub(crate) async fn reconcile(host: Arc<Host>, guest: Arc<Guest>, job: Job, run:
     .await;
 }
 
-async fn call(host: &Arc<Host>, guest: &Arc<Guest>, active: &Arc<Active>, job: &Job, id: String) -> (Reconciled, Duration) {
-    let Some(watching) = active.controllers.get(&job.key.controller) else { return (Reconciled::Success, Duration::ZERO) };
+async fn call(
+    host: &Arc<Host>,
+    guest: &Arc<Guest>,
+    active: &Arc<Active>,
+    job: &Job,
+    id: String,
+) -> (Reconciled, Duration) {
+    let Some(watching) = active.controllers.get(&job.key.controller) else {
+        return (Reconciled::Success, Duration::ZERO);
+    };
     let request = Request {
         controller: job.key.controller.clone(),
         object: job.key.object.clone(),

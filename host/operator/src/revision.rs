@@ -10,8 +10,10 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tracing::Instrument;
-use wasm_operator_cluster::gateway::{AllowedHost, GuestAccess, GuestGateway, IdentityError, InvalidAccess, InvalidAllowedHost};
-use wasm_operator_cluster::informer::{Scope, Subscription};
+use wasm_operator_cluster::gateway::{
+    AllowedHost, GuestAccess, GuestGateway, IdentityError, InvalidAccess, InvalidAllowedHost,
+};
+use wasm_operator_cluster::informer::{Scope, Subscription, SubscriptionState};
 use wasm_operator_config::{Approval, ApprovalError, GrantError, GuestSpec};
 use wasm_operator_core::description::{self, Description};
 use wasm_operator_core::dispatch::GuestId;
@@ -73,13 +75,22 @@ impl RevisionError {
     }
 }
 
+impl Watching {
+    /// How its watches are doing.
+    pub(crate) fn states(&self) -> impl Iterator<Item = SubscriptionState> {
+        self.subscribers.iter().map(|subscriber| subscriber.latest_state())
+    }
+}
+
 impl RevisionError {
     /// The error for an Event. What quotes the guest is left out: it must not speak through the host's Events.
     pub(crate) fn note(&self, guest: &str) -> String {
         match self {
             Self::Describe(error) => format!("guest `{guest}` cannot be described: {}", error.kind()),
             Self::Watch { .. } | Self::Description(_) | Self::WatchNotGranted { .. } | Self::Grant(_) => {
-                format!("guest `{guest}` does not fit its configuration; see the host's log or `wasm-operator validate`")
+                format!(
+                    "guest `{guest}` does not fit its configuration; see the host's log or `wasm-operator validate`"
+                )
             }
             error => format!("guest `{guest}`: {error}"),
         }
@@ -124,7 +135,9 @@ pub(crate) struct Active {
 /// The subscriptions of one controller.
 pub(crate) struct Watching {
     pub(crate) primary: Subscription,
-    pub(crate) others: Vec<Subscription>,
+    /// Held so that they go on.
+    _others: Vec<Subscription>,
+    subscribers: Vec<Arc<WatchSubscriber>>,
 }
 
 impl Revision {
@@ -178,7 +191,9 @@ impl Revision {
         self.description
             .controllers
             .iter()
-            .map(|controller| Ok((controller.name.as_str().into(), self.watch_controller(host, id, gateway, controller)?)))
+            .map(|controller| {
+                Ok((controller.name.as_str().into(), self.watch_controller(host, id, gateway, controller)?))
+            })
             .collect()
     }
 
@@ -205,10 +220,12 @@ impl Revision {
             index: Mutex::new(FieldIndex::new(description.watches.iter().filter_map(field))),
             uids: by_owner.then(Mutex::default),
         });
-        let subscribe = |watch: &Watch, is_primary| {
-            let subscriber =
-                Arc::new(WatchSubscriber { controller: controller.clone(), watch: watch.clone(), is_primary });
-            let subscription = host.informers.subscribe(&Scope::from(watch), Some(self.user.as_str().into()), subscriber);
+        let mut subscribers = Vec::new();
+        let mut subscribe = |watch: &Watch, is_primary| {
+            let subscriber = Arc::new(WatchSubscriber::new(controller.clone(), watch.clone(), is_primary));
+            subscribers.push(subscriber.clone());
+            let subscription =
+                host.informers.subscribe(&Scope::from(watch), Some(self.user.as_str().into()), subscriber);
             subscription.map_err(|error| RevisionError::Watch {
                 controller: description.name.clone(),
                 source: InvalidWatch::Selector(error),
@@ -217,7 +234,7 @@ impl Revision {
         // The primary first, so that mappings by field and owner find what they map to.
         let primary = subscribe(&description.primary, true)?;
         let others = description.watches.iter().map(|watch| subscribe(watch, false)).collect::<Result<_, _>>()?;
-        Ok(Watching { primary, others })
+        Ok(Watching { primary, _others: others, subscribers })
     }
 }
 

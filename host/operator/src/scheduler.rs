@@ -32,6 +32,8 @@ pub(crate) trait Runner: Send + Sync + 'static {
 pub(crate) struct Scheduler {
     dispatcher: Mutex<Dispatcher>,
     changed: Notify,
+    /// Told at every turn of the loop, for those who ask whether it still turns.
+    turned: Notify,
     start: Instant,
 }
 
@@ -41,6 +43,7 @@ impl Scheduler {
         Arc::new(Self {
             dispatcher: Mutex::new(Dispatcher::new(options)),
             changed: Notify::new(),
+            turned: Notify::new(),
             start: Instant::now(),
         })
     }
@@ -68,9 +71,17 @@ impl Scheduler {
         Time::ZERO + self.start.elapsed()
     }
 
+    /// Resolves when the loop has taken a turn.
+    pub(crate) async fn responds(&self) {
+        let turned = self.turned.notified();
+        self.changed.notify_one();
+        turned.await;
+    }
+
     /// Carries out the dispatcher's commands until it was drained and the last run has ended.
     pub(crate) async fn serve(self: Arc<Self>, runner: Arc<dyn Runner>) {
         loop {
+            self.turned.notify_waiters();
             while let Some(step) = self.next_step() {
                 self.carry_out(step, &*runner);
             }

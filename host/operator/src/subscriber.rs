@@ -61,9 +61,10 @@ impl Controller {
 
 /// Turns the changes of one watch into marks. Called by the reader of the stream: it takes short locks and never waits.
 pub(crate) struct WatchSubscriber {
-    pub(crate) controller: Arc<Controller>,
-    pub(crate) watch: Watch,
-    pub(crate) is_primary: bool,
+    controller: Arc<Controller>,
+    watch: Watch,
+    is_primary: bool,
+    state: Mutex<SubscriptionState>,
 }
 
 impl Subscriber for WatchSubscriber {
@@ -76,9 +77,10 @@ impl Subscriber for WatchSubscriber {
             return;
         }
         let cause = if change.initial { Cause::Initial } else { Cause::Change };
-        let traceparent = change.new.as_ref().and_then(|object| {
-            object.metadata.annotations.get(TRACEPARENT).map(|value| value.to_string())
-        });
+        let traceparent = change
+            .new
+            .as_ref()
+            .and_then(|object| object.metadata.annotations.get(TRACEPARENT).map(|value| value.to_string()));
         let marks: Vec<Mark> = self
             .keys(change)
             .into_iter()
@@ -99,6 +101,7 @@ impl Subscriber for WatchSubscriber {
     }
 
     fn state(&self, state: &SubscriptionState) {
+        *self.state.lock() = state.clone();
         let guest = &*self.controller.guest_name;
         let resource = self.watch.of.to_string();
         match state {
@@ -118,6 +121,15 @@ impl Subscriber for WatchSubscriber {
 }
 
 impl WatchSubscriber {
+    pub(crate) fn new(controller: Arc<Controller>, watch: Watch, is_primary: bool) -> Self {
+        Self { controller, watch, is_primary, state: Mutex::new(SubscriptionState::Syncing) }
+    }
+
+    /// How the watch is doing.
+    pub(crate) fn latest_state(&self) -> SubscriptionState {
+        self.state.lock().clone()
+    }
+
     fn keys(&self, change: &Change) -> Vec<ObjectRef> {
         let index = self.controller.index.lock();
         let primaries = Primaries {

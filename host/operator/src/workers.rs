@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Builder;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use wasm_operator_core::dispatch::GuestId;
 
@@ -86,6 +86,32 @@ impl Workers {
     /// Says what CPU time a run of the guest has used. Returns whether the guest counts as slow now.
     pub(crate) fn used(&self, guest: GuestId, cpu: Duration) -> bool {
         self.placement.lock().used(guest, cpu)
+    }
+
+    /// Resolves when every thread has taken a turn.
+    pub(crate) fn respond(&self) -> impl Future<Output = ()> + Send + use<> {
+        let answers: Vec<_> = self
+            .workers
+            .iter()
+            .filter_map(|worker| {
+                let (answer, answered) = oneshot::channel();
+                let task: Task = Box::new(move || {
+                    Box::pin(async move {
+                        // Whoever asked may have lost patience.
+                        let _ = answer.send(());
+                    })
+                });
+                worker.tasks.send(task).ok().map(|()| answered)
+            })
+            .collect();
+        async move {
+            for answered in answers {
+                // A thread that has ended never answers, and so never responds.
+                if answered.await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
     }
 
     /// The guest was removed.

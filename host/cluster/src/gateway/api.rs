@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use wasm_operator_core::gate::{Effect, ResourceKey};
 use wasm_operator_core::request::{
@@ -85,17 +86,27 @@ impl GuestGateway {
                 current.access.name
             ))
         })?;
-        let (code, headers, body) = match parsed {
+        match parsed {
             ApiRequest::Discovery(_) => {
                 let accept = Accept::parse(header(&parts.headers, &http::header::ACCEPT)?)?;
-                self.discover(current, parsed.to_path_and_query(), &accept, deadline).await?
+                let permits = vec![in_flight, self.host_permit(deadline).await?];
+                let answer = self.discover(current, parsed.to_path_and_query(), &accept, deadline).await?;
+                Ok(held(answer, permits))
             }
             ApiRequest::Resource(request) => {
                 let call = Call::new(*request, &parts.headers, body)?;
-                self.resource(current, call, deadline, labels).await?
+                self.resource(current, call, deadline, labels, in_flight).await
             }
-        };
-        Ok((code, headers, body.hold(in_flight)))
+        }
+    }
+
+    /// A place among all guests' requests in flight.
+    async fn host_permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Refusal> {
+        timeout_at(deadline, self.shared.in_flight.clone().acquire_owned())
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .ok_or_else(|| Refusal::too_many_requests("the host has too many requests under way"))
     }
 
     async fn resource(
@@ -104,6 +115,7 @@ impl GuestGateway {
         mut call: Call,
         deadline: Instant,
         labels: &CallLabels,
+        in_flight: OwnedSemaphorePermit,
     ) -> Result<Answer, Refusal> {
         let guest = &current.access.name;
         if let Err(denied) = current.access.permissions.check(&call.request, call.content) {
@@ -121,7 +133,7 @@ impl GuestGateway {
             return Err(Refusal::forbidden(denied.message(guest)));
         }
         if let Some(answer) = self.cached(current, &call.request, &call.accept, deadline).await {
-            return Ok(answer);
+            return Ok(held(answer, vec![in_flight]));
         }
         if asks_for_any_version(&call.request) {
             // The server's own cache may be behind this guest's writes as well.
@@ -133,32 +145,26 @@ impl GuestGateway {
             let manager = field_manager(guest, given, current.access.adopt_field_manager.as_deref())?;
             call.request.query.field_manager = Some(manager);
         }
-        let host_permit = timeout_at(deadline, self.shared.in_flight.clone().acquire_owned())
-            .await
-            .ok()
-            .and_then(Result::ok)
-            .ok_or_else(|| Refusal::too_many_requests("the host has too many requests under way"))?;
-        let (code, headers, body) = if call.request.verb.is_read() {
-            self.read(current, &call, deadline).await?
+        let permits = vec![in_flight, self.host_permit(deadline).await?];
+        let (answer, permits) = if call.request.verb.is_read() {
+            (self.read(current, &call, deadline).await, permits)
         } else {
-            // A task of its own: a guest that is dropped meanwhile does not leave the outcome open.
+            // A task of its own, which keeps its place in flight: a guest that is dropped meanwhile neither leaves the
+            // outcome open nor has room for more.
             let (this, current) = (self.clone(), current.clone());
             self.shared
                 .options
                 .runtime
-                .spawn(async move { this.write(&current, &call, deadline).await })
+                .spawn(async move { (this.write(&current, &call, deadline).await, permits) })
                 .await
-                .map_err(|_| Refusal::timeout("the host is shutting down; the outcome is unknown, read again"))??
+                .map_err(|_| Refusal::timeout("the host is shutting down; the outcome is unknown, read again"))?
         };
-        if code == 403 {
-            self.report_denied(
-                guest,
-                Verb::parse(labels.verb).unwrap_or(Verb::Get),
-                &labels.resource,
-                "the API server",
-            );
+        let answer = answer?;
+        if answer.0 == 403 {
+            let verb = Verb::parse(labels.verb).unwrap_or(Verb::Get);
+            self.report_denied(guest, verb, &labels.resource, "the API server");
         }
-        Ok((code, headers, body.hold(host_permit)))
+        Ok(held(answer, permits))
     }
 
     async fn read(&self, current: &Current, call: &Call, deadline: Instant) -> Result<Answer, Refusal> {
@@ -316,6 +322,11 @@ pub(super) fn answer_too_large(limit: u64) -> Refusal {
     Refusal::too_large(BodyError::TooLarge { limit }.to_string())
 }
 
+/// The permits are free when the body is dropped.
+fn held((code, headers, body): Answer, permits: Vec<OwnedSemaphorePermit>) -> Answer {
+    (code, headers, body.hold(permits))
+}
+
 fn refused(refusal: &Refusal) -> Answer {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -365,14 +376,7 @@ fn without_managed_fields(body: &[u8]) -> Bytes {
     out.into()
 }
 
-/// The metric label of the resource. Only names from the guest's rules: a guest could make up any number of others.
+/// The metric label of the resource.
 fn label(current: &Current, request: &ResourceRequest) -> Arc<str> {
-    if !current.access.permissions.names(&request.group, &request.plural) {
-        return OTHER.into();
-    }
-    if request.group.is_empty() {
-        request.plural.as_str().into()
-    } else {
-        format!("{}.{}", request.plural, request.group).into()
-    }
+    current.access.permissions.label(&request.group, &request.plural).map_or_else(|| OTHER.into(), Into::into)
 }

@@ -81,10 +81,9 @@ impl Body {
         Self { kind: Kind::Stream(Box::new(stream)), _in_flight: Vec::new() }
     }
 
-    /// Keeps a place among the requests in flight until the body is dropped.
-    pub(crate) fn hold(mut self, permit: OwnedSemaphorePermit) -> Self {
-        self._in_flight.push(permit);
-        self
+    /// Keeps places among the requests in flight until the body is dropped.
+    pub(crate) fn hold(self, permits: Vec<OwnedSemaphorePermit>) -> Self {
+        Self { _in_flight: permits, ..self }
     }
 }
 

@@ -67,7 +67,8 @@ pub struct Options {
     pub max_in_flight: usize,
     /// The value of the label `host` in client metrics: the API server's address.
     pub api_server: String,
-    /// Addresses that no guest reaches whatever its `allowedHosts` say: the admin endpoint and the front door.
+    /// Addresses that no guest reaches whatever its `allowedHosts` say: the admin endpoint and the front door. Port 0
+    /// stands for every port, for the node's own address.
     pub closed_addresses: Vec<std::net::SocketAddr>,
 }
 

@@ -575,6 +575,19 @@ async fn requests_in_flight_are_bounded_and_a_body_counts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_of_a_dropped_guest_keeps_its_place_in_flight() {
+    let mut access = access("ring");
+    access.limits.requests_in_flight = 1;
+    let world = World::with(access, |_| Reply::Never);
+    let send = world.guest.send(request("PUT", MAP, "{}"), Duration::from_secs(5));
+    assert!(futures::FutureExt::now_or_never(send).is_none());
+    assert_eq!(world.status(request("PUT", MAP, "{}")).await["code"], 429);
+    // Until its time is over.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(world.status(request("PUT", MAP, "{}")).await["code"], 504);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_goes_on_when_the_guest_is_dropped() {
     let world = World::new(|_| ok(map("x", "u", 50, "")));
     world.cache.set(40, &[map("x", "u", 40, "old")]);

@@ -195,7 +195,8 @@ const MAX_SELECTED_STREAMS: usize = 8;
 impl Informers {
     /// Informers whose readers run on `runtime`.
     pub fn new(client: Client, rights: Rights, metrics: Metrics, options: Options, runtime: Handle) -> Self {
-        let shared = Shared { client, rights, metrics, options, runtime, streams: Mutex::default(), randoms: AtomicU64::new(0) };
+        let shared =
+            Shared { client, rights, metrics, options, runtime, streams: Mutex::default(), randoms: AtomicU64::new(0) };
         Self { shared: Arc::new(shared) }
     }
 
@@ -295,7 +296,11 @@ fn shared_source(streams: &HashMap<Source, Weak<Running>>, source: Source) -> So
             && other.label_selector != source.label_selector
             && Source { label_selector: String::new(), ..(*other).clone() } == everything
     });
-    if streams.get(&everything).is_some_and(is_open) || others.count() >= MAX_SELECTED_STREAMS { everything } else { source }
+    if streams.get(&everything).is_some_and(is_open) || others.count() >= MAX_SELECTED_STREAMS {
+        everything
+    } else {
+        source
+    }
 }
 
 fn is_secret(resource: &Resource) -> bool {

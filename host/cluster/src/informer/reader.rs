@@ -57,7 +57,9 @@ fn log(stream: &Stream, end: &End, tell: Tell, first: bool) {
     match (end, tell) {
         (End::Expired, _) => info!(resource, namespace, "the watch fell behind what the server keeps; listing again"),
         (End::Silent(_), _) => warn!(resource, namespace, "the watch was silent for too long; reconnecting"),
-        (_, Tell::Gone) => warn!(resource, namespace, "the API server does not serve this kind any more; waiting for it"),
+        (_, Tell::Gone) => {
+            warn!(resource, namespace, "the API server does not serve this kind any more; waiting for it")
+        }
         (End::Forbidden(reason), _) if first => {
             warn!(resource, namespace, reason, "the host may not list and watch; trying again");
         }

@@ -60,7 +60,12 @@ impl Store {
 
     /// A list replaces everything: what vanished was deleted, what has the same uid and version did not change. When
     /// versions went back, the server gives them a second time, so then they do not tell.
-    pub(crate) fn replace(&mut self, listed: Vec<Arc<Object>>, position: ResourceVersion, initial: bool) -> Vec<Change> {
+    pub(crate) fn replace(
+        &mut self,
+        listed: Vec<Arc<Object>>,
+        position: ResourceVersion,
+        initial: bool,
+    ) -> Vec<Change> {
         let is_older = self.is_older(&position);
         let listed: BTreeMap<ObjectRef, Arc<Object>> =
             listed.into_iter().map(|object| (object.object_ref(), object)).collect();

@@ -44,7 +44,8 @@ impl Entry {
     /// Tells the subscriber which of the objects that it knew before it came do not exist any more.
     fn confirm(&mut self, store: &Store) {
         for (key, old) in std::mem::take(&mut self.known) {
-            let is_there = |object: &Arc<Object>| object.metadata.uid == old.metadata.uid && self.filter.selects(object);
+            let is_there =
+                |object: &Arc<Object>| object.metadata.uid == old.metadata.uid && self.filter.selects(object);
             if !store.get(&key).is_some_and(is_there) {
                 self.subscriber.changed(&Change { old: Some(old), new: None, initial: false });
             }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tracing::{info, warn};
-use wasm_operator_core::backoff::Random;
+use wasm_operator_core::backoff::{Backoff, Random};
 use wasm_operator_core::object::{Object, ObjectRef};
 use wasm_operator_core::selector::FieldSelector;
 
@@ -18,7 +18,7 @@ use super::wire::Source;
 use super::{Informers, ParkReason, Running, Scope, Subscriber, SubscriptionState};
 use crate::rights::Unanswered;
 
-/// Wait after a question about rights that was not answered.
+/// Wait after a question about rights that was not answered; it doubles up to the interval of the recheck.
 const UNANSWERED_WAIT: Duration = Duration::from_secs(1);
 
 /// A subscription; dropping it ends it.
@@ -194,14 +194,21 @@ impl Shared {
 /// Attaches and detaches as rights come and go. While a question is not answered, what is attached stays.
 async fn guard(shared: Arc<Shared>, mut random: Random) {
     let recheck = shared.informers.shared.options.recheck;
-    let mut told = false;
+    let unanswered = Backoff { base: UNANSWERED_WAIT, max: recheck };
+    let (mut told, mut failures) = (false, 0);
     loop {
         let pause = match shared.follow_rights(&mut told).await {
-            // Spread over a fifth of the interval: guests that start together must not ask together for ever.
-            Ok(()) => recheck.mul_f64(1.0 - f64::from(u32::try_from(random.up_to(1_000)).unwrap_or(0)) / 5_000.0),
+            Ok(()) => {
+                failures = 0;
+                // Jittered, as guests that start together must not ask together for ever.
+                Backoff { base: recheck, max: recheck }.delay(0, &mut random)
+            }
             Err(error) => {
-                tracing::debug!(%error, "a right is not known");
-                UNANSWERED_WAIT.min(recheck)
+                if failures == 0 {
+                    warn!(resource = %shared.scope.resource, %error, "cannot check a right to watch; trying again");
+                }
+                failures += 1;
+                unanswered.delay(failures - 1, &mut random)
             }
         };
         sleep(pause).await;

@@ -67,24 +67,30 @@ impl Source {
     /// A watch from a version on.
     pub(crate) fn watch(&self, from: &ResourceVersion, jitter: f64) -> Result<http::Request<Vec<u8>>, http::Error> {
         let timeout = WATCH_TIMEOUT.mul_f64(1.0 + jitter.clamp(0.0, 1.0)).as_secs().to_string();
-        self.request(false, &[
-            ("watch", "1"),
-            ("allowWatchBookmarks", "true"),
-            ("resourceVersion", from.as_str()),
-            ("timeoutSeconds", &timeout),
-        ])
+        self.request(
+            false,
+            &[
+                ("watch", "1"),
+                ("allowWatchBookmarks", "true"),
+                ("resourceVersion", from.as_str()),
+                ("timeoutSeconds", &timeout),
+            ],
+        )
     }
 
     /// A watch that begins with the present objects, at least as new as now (no version is given).
     pub(crate) fn streaming_list(&self, jitter: f64) -> Result<http::Request<Vec<u8>>, http::Error> {
         let timeout = WATCH_TIMEOUT.mul_f64(1.0 + jitter.clamp(0.0, 1.0)).as_secs().to_string();
-        self.request(false, &[
-            ("watch", "1"),
-            ("allowWatchBookmarks", "true"),
-            ("sendInitialEvents", "true"),
-            ("resourceVersionMatch", "NotOlderThan"),
-            ("timeoutSeconds", &timeout),
-        ])
+        self.request(
+            false,
+            &[
+                ("watch", "1"),
+                ("allowWatchBookmarks", "true"),
+                ("sendInitialEvents", "true"),
+                ("resourceVersionMatch", "NotOlderThan"),
+                ("timeoutSeconds", &timeout),
+            ],
+        )
     }
 }
 
@@ -130,9 +136,15 @@ pub(crate) enum Event {
     Added(Arc<Object>),
     Modified(Arc<Object>),
     Deleted(Arc<Object>),
-    Bookmark { version: ResourceVersion, initial_end: bool },
+    Bookmark {
+        version: ResourceVersion,
+        initial_end: bool,
+    },
     /// The server ends the watch with a status code.
-    Error { code: u16, message: String },
+    Error {
+        code: u16,
+        message: String,
+    },
 }
 
 #[derive(Deserialize)]
@@ -168,7 +180,9 @@ impl Event {
     /// The version up to which the stream has been received.
     pub(crate) fn position(&self) -> Option<&ResourceVersion> {
         match self {
-            Self::Added(object) | Self::Modified(object) | Self::Deleted(object) => Some(&object.metadata.resource_version),
+            Self::Added(object) | Self::Modified(object) | Self::Deleted(object) => {
+                Some(&object.metadata.resource_version)
+            }
             Self::Bookmark { version, .. } => Some(version),
             Self::Error { .. } => None,
         }

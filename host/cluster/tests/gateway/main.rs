@@ -3,6 +3,7 @@
 #![allow(clippy::indexing_slicing, reason = "what is missing in a JSON value reads as null and fails the test")]
 
 mod cached;
+mod faults;
 mod identity;
 mod paths;
 mod stage;

@@ -136,8 +136,12 @@ impl Stage {
 
     /// A gateway that remembers nothing of what guests may do.
     pub(crate) fn fresh_gateway(&self) -> Result<Gateway> {
-        let host = client::from_config(self.host.clone())?;
-        Ok(gateway(host.clone(), &self.informers, Rights::new(host), GatewayMetrics::default()))
+        Ok(self.gateway_of(client::from_config(self.host.clone())?))
+    }
+
+    /// A gateway that reaches the server in another way.
+    pub(crate) fn gateway_of(&self, host: Client) -> Gateway {
+        gateway(host.clone(), &self.informers, Rights::new(host), GatewayMetrics::default())
     }
 
     /// Successful reads that the gateway sent to the server.

@@ -36,9 +36,18 @@ async fn undefine(stage: &Stage, group: &str) -> Result<()> {
 }
 
 async fn create(stage: &Stage, group: &str, name: &str) -> Result<()> {
-    let kind = ApiResource { group: group.into(), version: "v1".into(), api_version: format!("{group}/v1"), kind: "Thing".into(), plural: "things".into(), ..ApiResource::erase::<CustomResourceDefinition>(&()) };
+    let kind = ApiResource {
+        group: group.into(),
+        version: "v1".into(),
+        api_version: format!("{group}/v1"),
+        kind: "Thing".into(),
+        plural: "things".into(),
+        ..ApiResource::erase::<CustomResourceDefinition>(&())
+    };
     let api: Api<DynamicObject> = Api::namespaced_with(stage.admin.clone(), &stage.namespace, &kind);
-    let object: DynamicObject = serde_json::from_value(json!({ "apiVersion": format!("{group}/v1"), "kind": "Thing", "metadata": { "name": name }, "spec": { "odd": [1.50, null] } }))?;
+    let object: DynamicObject = serde_json::from_value(
+        json!({ "apiVersion": format!("{group}/v1"), "kind": "Thing", "metadata": { "name": name }, "spec": { "odd": [1.50, null] } }),
+    )?;
     // A kind is served a moment after it is established.
     harness::eventually("the object is created", async || {
         api.create(&PostParams::default(), &object).await.map(drop).context("create")
@@ -64,7 +73,11 @@ async fn a_kind_may_come_go_and_come_again() -> Result<()> {
     create(&stage, group, "a").await?;
     let first = heard.word("+a").await?;
     let object = first.changes.first().and_then(|change| change.new.clone()).context("the object")?;
-    ensure!(String::from_utf8_lossy(&object.json).contains(r#""spec":{"odd":[1.5,null]}"#), "{}", String::from_utf8_lossy(&object.json));
+    ensure!(
+        String::from_utf8_lossy(&object.json).contains(r#""spec":{"odd":[1.5,null]}"#),
+        "{}",
+        String::from_utf8_lossy(&object.json)
+    );
 
     undefine(&stage, group).await?;
     heard.word("-a").await?;
@@ -92,7 +105,8 @@ async fn a_kind_that_is_replaced_in_a_moment_loses_its_objects() -> Result<()> {
     undefine(&stage, group).await?;
     define(&stage, group).await?;
     create(&stage, group, "a").await?;
-    let all = heard.until("the new object", |heard| heard.words.iter().filter(|word| *word == "+a").count() == 2).await?;
+    let all =
+        heard.until("the new object", |heard| heard.words.iter().filter(|word| *word == "+a").count() == 2).await?;
     ensure!(all.sorted() == ["+a", "+a", "+b", "-a", "-b"], "{:?}", all.words);
     undefine(&stage, group).await
 }

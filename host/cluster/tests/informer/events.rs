@@ -88,13 +88,19 @@ async fn a_selector_without_a_wide_stream_means_the_same() -> Result<()> {
 async fn field_selectors_that_only_the_server_knows_are_left_to_it() -> Result<()> {
     let stage = Stage::new("events-fields").await?;
     let secret = |name: &str, kind: &str| json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "type": kind });
-    let api: kube::Api<k8s_openapi::api::core::v1::Secret> = kube::Api::namespaced(stage.admin.clone(), &stage.namespace);
+    let api: kube::Api<k8s_openapi::api::core::v1::Secret> =
+        kube::Api::namespaced(stage.admin.clone(), &stage.namespace);
     for (name, kind) in [("ours", "example.com/ours"), ("other", "Opaque")] {
         api.create(&kube::api::PostParams::default(), &serde_json::from_value(secret(name, kind))?).await?;
     }
     let host = stage.host();
     let scope = Scope {
-        resource: wasm_operator_core::watch::Resource { group: String::new(), version: "v1".into(), kind: "Secret".into(), plural: "secrets".into() },
+        resource: wasm_operator_core::watch::Resource {
+            group: String::new(),
+            version: "v1".into(),
+            kind: "Secret".into(),
+            plural: "secrets".into(),
+        },
         field_selector: "type=example.com/ours".into(),
         ..stage.scope()
     };

@@ -134,7 +134,8 @@ async fn what_a_compaction_took_away_is_found_by_listing() -> Result<()> {
 
 #[tokio::test]
 async fn lists_come_in_pages_where_the_server_does_not_stream_them() -> Result<()> {
-    let options = ControlPlaneOptions::default().without_controller_manager().apiserver_arg("--feature-gates=WatchList=false");
+    let options =
+        ControlPlaneOptions::default().without_controller_manager().apiserver_arg("--feature-gates=WatchList=false");
     let control_plane = ControlPlane::start(options).await?;
     let stage = Stage::on(config_of(&control_plane.kubeconfig()).await?, "faults").await?;
     let writes = (0..1_010).map(|number| {

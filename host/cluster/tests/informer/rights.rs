@@ -145,7 +145,12 @@ async fn a_host_that_loses_the_wide_right_goes_on_with_the_narrow_one() -> Resul
 async fn secrets_are_not_shared_between_identities() -> Result<()> {
     let stage = Stage::new("rights-secrets").await?;
     let host = stage.host();
-    let secrets = wasm_operator_core::watch::Resource { group: String::new(), version: "v1".into(), kind: "Secret".into(), plural: "secrets".into() };
+    let secrets = wasm_operator_core::watch::Resource {
+        group: String::new(),
+        version: "v1".into(),
+        kind: "Secret".into(),
+        plural: "secrets".into(),
+    };
     let scope = Scope { resource: secrets.clone(), ..stage.scope() };
     let users = ["a", "b"].map(|name| stage.user(name));
     for user in &users {
@@ -168,7 +173,14 @@ async fn secrets_are_not_shared_between_identities() -> Result<()> {
 async fn rights_are_those_of_the_identity_and_its_groups() -> Result<()> {
     let stage = Stage::new("rights-review").await?;
     let rights = Rights::new(stage.admin.clone());
-    let may = |verb| Right { verb, group: "", plural: "configmaps", subresource: None, namespace: Some("rights-review"), name: None };
+    let may = |verb| Right {
+        verb,
+        group: "",
+        plural: "configmaps",
+        subresource: None,
+        namespace: Some("rights-review"),
+        name: None,
+    };
     ensure!(rights.allowed(None, &may(Verb::List)).await?);
     let user = stage.user("guest");
     ensure!(!rights.allowed(Some(&user), &may(Verb::List)).await?);
@@ -178,7 +190,8 @@ async fn rights_are_those_of_the_identity_and_its_groups() -> Result<()> {
         "subjects": [{ "kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:serviceaccounts:rights-review" }],
         "roleRef": { "kind": "ClusterRole", "apiGroup": "rbac.authorization.k8s.io", "name": "system:aggregate-to-view" },
     });
-    let bindings: kube::Api<k8s_openapi::api::rbac::v1::RoleBinding> = kube::Api::namespaced(stage.admin.clone(), &stage.namespace);
+    let bindings: kube::Api<k8s_openapi::api::rbac::v1::RoleBinding> =
+        kube::Api::namespaced(stage.admin.clone(), &stage.namespace);
     bindings.create(&kube::api::PostParams::default(), &serde_json::from_value(group)?).await?;
     harness::eventually("the right by group counts", async || {
         // A fresh client has no remembered answers.
@@ -197,7 +210,8 @@ async fn a_question_without_an_answer_is_no_right() -> Result<()> {
     let mut config = stage.config.clone();
     config.cluster_url = "https://127.0.0.1:1".parse()?;
     let rights = Rights::new(client::from_config(config.clone())?);
-    let right = Right { verb: Verb::List, group: "", plural: "configmaps", subresource: None, namespace: None, name: None };
+    let right =
+        Right { verb: Verb::List, group: "", plural: "configmaps", subresource: None, namespace: None, name: None };
     ensure!(rights.allowed(Some("anybody"), &right).await.is_err());
     let host = host(client::from_config(config)?, quick());
     let (subscription, heard) = host.subscribe_as(&stage.scope(), Some(stage.user("guest")))?;

@@ -142,3 +142,19 @@ async fn metadata_and_whole_objects_are_different_streams() -> Result<()> {
     ensure!(host.streams() == 2);
     Ok(())
 }
+
+#[tokio::test]
+async fn many_selectors_of_one_kind_share_the_stream_of_everything() -> Result<()> {
+    let stage = Stage::new("sharing-selectors").await?;
+    let host = stage.host();
+    let mut subscriptions = Vec::new();
+    for number in 0..20 {
+        stage.put_labelled(&format!("n{number}"), "1", serde_json::json!({ "n": number.to_string() })).await?;
+        let scope = Scope { label_selector: format!("n={number}"), ..stage.scope() };
+        let (subscription, heard) = host.subscribe(&scope)?;
+        ensure!(heard.synced().await?.words == [format!("*n{number}")]);
+        subscriptions.push(subscription);
+    }
+    ensure!(host.streams() == 9, "eight for selectors and one for the rest, not {}", host.streams());
+    Ok(())
+}

@@ -134,7 +134,9 @@ impl Stage {
     pub(crate) async fn revoke(&self, user: &str, namespace: Option<&str>) -> Result<()> {
         let (name, delete) = (binding_name(user), DeleteParams::default());
         match namespace {
-            Some(namespace) => drop(Api::<RoleBinding>::namespaced(self.admin.clone(), namespace).delete(&name, &delete).await?),
+            Some(namespace) => {
+                drop(Api::<RoleBinding>::namespaced(self.admin.clone(), namespace).delete(&name, &delete).await?)
+            }
             None => drop(Api::<ClusterRoleBinding>::all(self.admin.clone()).delete(&name, &delete).await?),
         }
         Ok(())
@@ -280,9 +282,14 @@ impl Recorder {
                 let _ = moved.changed().await;
             }
         };
-        timeout(PATIENCE, wait)
-            .await
-            .map_err(|_| anyhow!("not within {} s: {what}; heard {:?} {:?}", PATIENCE.as_secs(), self.heard().words, self.heard().states))
+        timeout(PATIENCE, wait).await.map_err(|_| {
+            anyhow!(
+                "not within {} s: {what}; heard {:?} {:?}",
+                PATIENCE.as_secs(),
+                self.heard().words,
+                self.heard().states
+            )
+        })
     }
 
     pub(crate) async fn synced(&self) -> Result<Heard> {

@@ -249,12 +249,16 @@ impl Permissions {
         if self.rules.iter().any(|rule| rule.matches(right)) { Ok(()) } else { Err(Denied::NotGranted(*right)) }
     }
 
-    /// Does a rule name this resource literally? Such names are the administrator's words and safe as metric labels.
-    pub fn names(&self, group: &str, plural: &str) -> bool {
-        self.rules.iter().any(|rule| {
-            rule.api_groups.iter().any(|g| g == group || g == ANY)
-                && rule.resources.iter().any(|r| r.split('/').next() == Some(plural))
-        })
+    /// The resource as metrics and Events may name it: `plural` or `plural.group`, made of words that the rules hold.
+    /// None for what no rule names: a guest could make up any number of such names.
+    pub fn label(&self, group: &str, plural: &str) -> Option<String> {
+        let named = |rule: &&Rule| rule.resources.iter().any(|r| r.split('/').next() == Some(plural));
+        let lists = |rule: &Rule, group: &str| rule.api_groups.iter().any(|g| g == group);
+        let mut rules = self.rules.iter().filter(named);
+        if rules.clone().any(|rule| lists(rule, group)) {
+            return Some(if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") });
+        }
+        rules.any(|rule| lists(rule, ANY)).then(|| plural.to_owned())
     }
 }
 

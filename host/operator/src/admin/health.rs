@@ -138,8 +138,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_part_that_does_not_answer_is_not_alive() {
-        let health = Health::builder().live("workers", std::future::pending).live("scheduler", || async { Ok(String::new()) }).build();
+        let health = Health::builder()
+            .live("workers", std::future::pending)
+            .live("scheduler", || async { Ok(String::new()) })
+            .build();
         let report = health.live().await;
-        assert_eq!(report.text(false), "[-]workers failed: no answer within 3 s\n[+]scheduler ok\nlivez check failed\n");
+        assert_eq!(
+            report.text(false),
+            "[-]workers failed: no answer within 3 s\n[+]scheduler ok\nlivez check failed\n"
+        );
     }
 }

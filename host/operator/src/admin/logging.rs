@@ -18,14 +18,15 @@ pub(crate) enum LogFormat {
 }
 
 /// Starts the log. `filter` is a level or directives such as `info,guest=off,wasm_operator_cluster=debug`.
-pub(crate) fn init(format: LogFormat, filter: &str) -> anyhow::Result<()> {
+pub(crate) fn init_logging(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::builder()
         .parse(filter)
         .with_context(|| format!("`{filter}` is not a log level or filter; `info` or `info,guest=off` are"))?;
     let log = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let result = match format {
         LogFormat::Text => {
-            let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let colours =
+                std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
             log.with_ansi(colours).try_init()
         }
         LogFormat::Json => log.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),

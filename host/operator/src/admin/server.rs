@@ -111,10 +111,11 @@ fn report(report: &Report, query: Option<&str>) -> Response {
 async fn metrics(State(admin): State<Admin>) -> Response {
     let mut shown = String::new();
     match text::encode(&mut shown, &admin.registry) {
-        Ok(()) => {
-            ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], shown).into_response()
+        Ok(()) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], shown)
+            .into_response(),
+        Err(error) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode the metrics: {error}\n")).into_response()
         }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode the metrics: {error}\n")).into_response(),
     }
 }
 
@@ -147,7 +148,10 @@ mod tests {
     }
 
     fn failing() -> Health {
-        Health::builder().live("loop", || async { Ok(String::new()) }).ready("informers", || Err("not yet".into())).build()
+        Health::builder()
+            .live("loop", || async { Ok(String::new()) })
+            .ready("informers", || Err("not yet".into()))
+            .build()
     }
 
     #[tokio::test]
@@ -165,7 +169,10 @@ mod tests {
         let (address, _server) = start(Health::default()).await;
         let text = get(address, "/metrics").await;
         assert!(text.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{text}");
-        assert!(text.contains("\nprocess_resident_memory_bytes ") && text.contains("\nwasm_operator_build_info{"), "{text}");
+        assert!(
+            text.contains("\nprocess_resident_memory_bytes ") && text.contains("\nwasm_operator_build_info{"),
+            "{text}"
+        );
         assert!(text.ends_with("# EOF\n"));
     }
 
@@ -174,7 +181,11 @@ mod tests {
         let (address, _server) = start(Health::default()).await;
         assert!(get(address, "/").await.starts_with("HTTP/1.1 404 "));
         assert!(get(address, "/metrics/../livez").await.starts_with("HTTP/1.1 404 "));
-        assert!(ask(address, "POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await.contains(" 405 "));
+        assert!(
+            ask(address, "POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                .await
+                .contains(" 405 ")
+        );
         assert!(ask(address, "garbage\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
     }
 

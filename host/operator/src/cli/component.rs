@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use wasm_operator_config::GuestSpec;
 use wasm_operator_core::description::Description;
-use wasm_operator_engine::{CallError, Engine, EngineOptions, GuestLogs, GuestSettings, Interface, LoadError, PrepareError};
+use wasm_operator_engine::{
+    CallError, Engine, EngineOptions, GuestLogs, GuestSettings, Interface, LoadError, PrepareError,
+};
 
 /// A component, as far as it can be known without a cluster.
 pub(super) struct Component {

@@ -89,7 +89,12 @@ fn text(path: &str, bytes: u64, component: &Component) -> String {
     if let Ok(description) = &component.description {
         for controller in &description.controllers {
             // A `String` takes every write.
-            let _ = write!(text, "\ncontroller {}\n  reconciles {}\n", controller.name, watch(&controller.primary, "             "));
+            let _ = write!(
+                text,
+                "\ncontroller {}\n  reconciles {}\n",
+                controller.name,
+                watch(&controller.primary, "             ")
+            );
             for other in &controller.watches {
                 let _ = writeln!(text, "  watches    {}", watch(other, "             "));
             }

@@ -55,7 +55,9 @@ impl CacheArgs {
             .clone()
             .or_else(|| Some(absolute("XDG_CACHE_HOME")?.join("wasm-operator/components")))
             .or_else(|| Some(absolute("HOME")?.join(".cache/wasm-operator/components")))
-            .ok_or_else(|| anyhow::anyhow!("neither `HOME` nor `XDG_CACHE_HOME` is set; name a directory with `--cache-dir`"))
+            .ok_or_else(|| {
+                anyhow::anyhow!("neither `HOME` nor `XDG_CACHE_HOME` is set; name a directory with `--cache-dir`")
+            })
     }
 }
 
@@ -73,7 +75,8 @@ const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/name
 
 impl NamespaceArgs {
     fn namespace(&self) -> Option<String> {
-        let of_pod = || Some(std::fs::read_to_string(NAMESPACE_FILE).ok()?.trim().to_owned()).filter(|name| !name.is_empty());
+        let of_pod =
+            || Some(std::fs::read_to_string(NAMESPACE_FILE).ok()?.trim().to_owned()).filter(|name| !name.is_empty());
         self.host_namespace.clone().or_else(of_pod)
     }
 }

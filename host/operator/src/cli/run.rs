@@ -57,7 +57,8 @@ const HOST_THREADS: usize = 2;
 
 impl Run {
     pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
-        let Self { config, admin_listen, log_format, log_level, cache, namespace, threads, watch_silence, drain } = self;
+        let Self { config, admin_listen, log_format, log_level, cache, namespace, threads, watch_silence, drain } =
+            self;
         init_logging(log_format, &log_level)?;
         let options = Options {
             config,

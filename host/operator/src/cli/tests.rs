@@ -15,7 +15,8 @@ fn the_checked_in_help_is_fresh() {
     let mut command = Cli::command().term_width(100);
     command.build();
     let mut text = command.render_long_help().to_string();
-    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).filter(|name| name != "help").collect();
+    let names: Vec<String> =
+        command.get_subcommands().map(|sub| sub.get_name().to_owned()).filter(|name| name != "help").collect();
     for name in names {
         let sub = command.find_subcommand_mut(&name).unwrap();
         text.push_str(&format!("\n# {name}\n\n{}", sub.render_help()));
@@ -25,7 +26,11 @@ fn the_checked_in_help_is_fresh() {
     if std::env::var_os("UPDATE_EXPECTED").is_some() {
         std::fs::write(&path, &text).unwrap();
     }
-    assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), text, "`UPDATE_EXPECTED=1 cargo test -p wasm-operator` renews it");
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap_or_default(),
+        text,
+        "`UPDATE_EXPECTED=1 cargo test -p wasm-operator` renews it"
+    );
 }
 
 #[test]

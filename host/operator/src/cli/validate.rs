@@ -50,7 +50,11 @@ impl Validate {
                     match components.describe(&wasm, &settings(&document.spec)).await {
                         Ok(component) => found.extend(check(document, &component, namespace.as_deref())),
                         Err(error) => {
-                            found.push(document.diagnostic(Severity::Error, &[Segment::Field("wasm")], error.to_string()));
+                            found.push(document.diagnostic(
+                                Severity::Error,
+                                &[Segment::Field("wasm")],
+                                error.to_string(),
+                            ));
                         }
                     }
                 }
@@ -94,7 +98,8 @@ fn check(document: &GuestDocument, component: &Component, namespace: Option<&str
     if let Grants::Rules(_) = grants {
         let lacking = missing(&description.permissions, &granted);
         if !lacking.is_empty() {
-            let message = "the component asks for more than it is granted; where it needs that, its requests fail with 403";
+            let message =
+                "the component asks for more than it is granted; where it needs that, its requests fail with 403";
             let lines: Vec<String> = lacking.iter().map(json).collect();
             let help = format!("to grant the rest, add under `permissions`: {}", lines.join(", "));
             found.push(at(Severity::Warning, message.to_owned()).with_help(help));

@@ -15,7 +15,7 @@ async fn watches(space: &Space, host: &Host, resource: &str, metric: &str) -> Re
 fn a_hundred_guests_on_one_kind_share_one_upstream_watch() -> Result<()> {
     test(async |space| {
         let ring = Ring::new(space, 100).await?;
-        let host = space.host().guests(ring.guests()).may_watch_everywhere(ring::GROUP, ring::RESOURCE).start().await?;
+        let host = space.host().guests(ring.guests()).watching_everywhere().start().await?;
         ring.lap(1).await?;
         assert_eq!(watches(space, &host, ring::RESOURCE, "testresources.ring.wasm-operator.dev").await?, (1, 1.0));
         let subscribers = host.metrics().await?.sum("wasm_operator_watch_subscribers", &[]);

@@ -1,7 +1,7 @@
 //! Limits of well-meaning guests. What hostile ones do is in `misbehaving`.
 
 use harness::programs::{self, Objects, reconciles, until_reconcile};
-use harness::{LogLine, Result, ensure, eventually, test};
+use harness::{LogLine, Result, ensure, test};
 
 #[test]
 fn a_reconcile_that_takes_too_long_is_ended_and_tried_again() -> Result<()> {
@@ -61,23 +61,34 @@ fn log_lines_of_a_guest_are_its_own_escaped_and_cut() -> Result<()> {
 }
 
 #[test]
-fn a_guest_beyond_its_memory_limit_is_ended_and_one_below_is_not() -> Result<()> {
+fn the_memory_limit_holds_for_those_beyond_it_only() -> Result<()> {
     test(async |space| {
         let (from, to) = (space.namespace("a").await?, space.namespace("b").await?);
-        let ring = |name: &str, limit: u64| harness::ring::guest(name, &from, &to).env("HEAP_MEM_SIZE", 20 << 20).limit("memoryBytes", limit);
-        let host = space.host().guests([ring("below", 64 << 20), ring("beyond", 8 << 20)]).start().await?;
-        eventually("the limit is reported", async || {
-            let metrics = host.metrics().await?;
-            let traps: f64 = metrics.sum("wasm_operator_guest_traps_total", &[("guest", "beyond")]);
-            ensure!(traps >= 1.0, "no trap");
-            Ok(())
-        })
-        .await?;
-        let named = |line: &LogLine| line.is_of("beyond") && line.text().contains("limits.memoryBytes");
-        host.log().wait("the message names the limit", named).await?;
+        let below = harness::ring::guest("below", &from, &to).env("HEAP_MEM_SIZE", 20 << 20).limit("memoryBytes", 32 << 20);
+        let beyond = programs::guest("beyond", "memory_bomb", &[&from]).limit("memoryBytes", 32 << 20);
+        let host = space.host().guests([below, beyond]).start().await?;
         harness::ring::write(space, &from, 1).await?;
+        Objects::new(space, &from, "memory_bomb").write_value("object", "1").await?;
+        let named = |line: &LogLine| line.is_of("beyond") && line.text().contains("33554432") && line.text().contains("limits.memoryBytes");
+        host.log().wait("the message names the limit", named).await?;
         harness::ring::until_nonce(space, &to, 1).await?;
         assert_eq!(host.metrics().await?.sum("wasm_operator_guest_traps_total", &[("guest", "below")]), 0.0);
         Ok(())
+    })
+}
+
+#[test]
+fn a_component_that_cannot_even_be_described_within_its_limits_is_refused() -> Result<()> {
+    test(async |space| {
+        let (from, to) = (space.namespace("a").await?, space.namespace("b").await?);
+        let large = harness::ring::guest("large", &from, &to).env("HEAP_MEM_SIZE", 20 << 20).limit("memoryBytes", 8 << 20);
+        let small = harness::ring::guest("small", &from, &to);
+        // Its rights cannot be printed either.
+        let host = space.host().guest(small.clone()).start().await?;
+        host.write_config(&harness::documents(&[small, large])?)?;
+        let refused = |line: &LogLine| line.is_of("large") && line.level() == "ERROR" && line.text().contains("limits.memoryBytes");
+        host.log().wait("the refusal names the limit", refused).await?;
+        harness::ring::write(space, &from, 1).await?;
+        harness::ring::until_nonce(space, &to, 1).await
     })
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use harness::programs::{self, Objects, answers, reconciles, until_reconcile, until_ticks};
-use harness::{Guest, Host, Latencies, LogLine, Memory, Result, Rule, Space, component, ensure, eventually, test};
+use harness::{Guest, Host, Latencies, LogLine, Memory, Result, Rule, Space, component, documents, ensure, eventually, test};
 use serde_json::json;
 
 /// Round trips of the neighbour before, and at least so many during.
@@ -29,7 +29,21 @@ struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
+    /// A stage whose guest can be described, and so has its rights.
     async fn new(space: &'a Space, program: &str, adapt: impl FnOnce(Guest) -> Guest) -> Result<Self> {
+        let (mut stage, guests) = Self::set(space, program, adapt).await?;
+        stage.host.configure(&guests).await?;
+        Ok(stage)
+    }
+
+    /// A stage whose guest cannot be described, so that nobody can tell what rights it needs.
+    async fn with_broken(space: &'a Space, program: &str, adapt: impl FnOnce(Guest) -> Guest) -> Result<Self> {
+        let (stage, guests) = Self::set(space, program, adapt).await?;
+        stage.host.write_config(&documents(&guests)?)?;
+        Ok(stage)
+    }
+
+    async fn set(space: &'a Space, program: &str, adapt: impl FnOnce(Guest) -> Guest) -> Result<(Self, [Guest; 2])> {
         let (bad, good) = (space.namespace("bad").await?, space.namespace("good").await?);
         let guest = adapt(programs::guest("bad", program, &[&bad])).idle_after("50ms");
         let host = space.host().guest(programs::guest("neighbour", "probe", &[&good])).start().await?;
@@ -42,8 +56,7 @@ impl<'a> Stage<'a> {
             stage.before.add(sample);
         }
         stage.memory = stage.host.memory()?;
-        stage.host.configure(&[programs::guest("neighbour", "probe", &[&good]), guest]).await?;
-        Ok(stage)
+        Ok((stage, [programs::guest("neighbour", "probe", &[&good]), guest]))
     }
 
     async fn round_trip(&mut self) -> Result<Duration> {
@@ -150,7 +163,7 @@ async fn fill(stage: &Stage<'_>, mebibytes: usize) -> Result<()> {
 
 #[test]
 fn trap() -> Result<()> {
-    test(async |space| Stage::new(space, "trap", as_it_is).await?.breaks_off("trap").await)
+    test(async |space| Stage::with_broken(space, "trap", as_it_is).await?.breaks_off("trap").await)
 }
 
 #[test]
@@ -228,12 +241,12 @@ fn log_flood() -> Result<()> {
 
 #[test]
 fn wrong_version() -> Result<()> {
-    test(async |space| Stage::new(space, "wrong_version", as_it_is).await?.never_starts("9.9.0").await)
+    test(async |space| Stage::with_broken(space, "wrong_version", as_it_is).await?.never_starts("9.9.0").await)
 }
 
 #[test]
 fn no_exports() -> Result<()> {
-    test(async |space| Stage::new(space, "no_exports", as_it_is).await?.never_starts("export").await)
+    test(async |space| Stage::with_broken(space, "no_exports", as_it_is).await?.never_starts("export").await)
 }
 
 #[test]
@@ -241,7 +254,7 @@ fn garbage_file() -> Result<()> {
     test(async |space| {
         let file = space.directory().join("garbage.wasm");
         std::fs::write(&file, (0..100_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>())?;
-        Stage::new(space, "", |guest| guest.wasm(&file)).await?.never_starts("not WebAssembly").await
+        Stage::with_broken(space, "", |guest| guest.wasm(&file)).await?.never_starts("not WebAssembly").await
     })
 }
 
@@ -251,7 +264,7 @@ fn truncated_component() -> Result<()> {
         let file = space.directory().join("truncated.wasm");
         let whole = std::fs::read(component("recorder")?)?;
         std::fs::write(&file, &whole[..whole.len() / 2])?;
-        Stage::new(space, "", |guest| guest.wasm(&file)).await?.never_starts("truncated.wasm").await
+        Stage::with_broken(space, "", |guest| guest.wasm(&file)).await?.never_starts("truncated.wasm").await
     })
 }
 

@@ -4,10 +4,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
-use kube::api::{Patch, PatchParams};
 
 use super::process::{Host, Setup};
 use crate::config::{Guest, documents};
@@ -29,7 +25,7 @@ pub struct HostBuilder<'a> {
     server: Option<SocketAddr>,
     cache: Option<PathBuf>,
     arguments: Vec<String>,
-    cluster_wide: Vec<(String, String)>,
+    cluster_wide: bool,
     rights: bool,
     denied: Vec<(String, String)>,
 }
@@ -43,7 +39,7 @@ impl<'a> HostBuilder<'a> {
             server: None,
             cache: None,
             arguments: Vec::new(),
-            cluster_wide: Vec::new(),
+            cluster_wide: false,
             rights: true,
             denied: Vec::new(),
         }
@@ -85,9 +81,9 @@ impl<'a> HostBuilder<'a> {
         self
     }
 
-    /// Lets the host itself list and watch a resource in the whole cluster, beside what its guests were granted.
-    pub fn may_watch_everywhere(mut self, group: &str, resource: &str) -> Self {
-        self.cluster_wide.push((group.to_owned(), resource.to_owned()));
+    /// Lets the host itself list and watch cluster-wide what its guests watch in some namespaces.
+    pub fn watching_everywhere(mut self) -> Self {
+        self.cluster_wide = true;
         self
     }
 
@@ -117,9 +113,6 @@ impl<'a> HostBuilder<'a> {
         let log = Log::create(&directory.join("host.log"))?;
         space.keep(&log);
         let cache = self.cache.map_or_else(|| logs_directory().map(|logs| logs.join("cache")), Ok)?;
-        if !self.cluster_wide.is_empty() {
-            grant_cluster_wide(space, &namespace, &self.cluster_wide).await?;
-        }
         let setup = Setup {
             client: space.client(),
             user: format!("system:serviceaccount:{namespace}:{ACCOUNT}"),
@@ -127,9 +120,9 @@ impl<'a> HostBuilder<'a> {
             config: directory.join("wasm_config.yaml"),
             kubeconfig,
             cache,
-            state: directory.join("state"),
             arguments: self.arguments,
             denied: self.denied,
+            cluster_wide: self.cluster_wide,
         };
         let mut host = Host::new(setup, log);
         let text = documents(&self.guests)?;
@@ -141,33 +134,4 @@ impl<'a> HostBuilder<'a> {
         host.start().await?;
         Ok(host)
     }
-}
-
-async fn grant_cluster_wide(space: &Space, namespace: &str, resources: &[(String, String)]) -> Result<()> {
-    let metadata = ObjectMeta { name: Some(format!("e2e:{namespace}:everywhere")), ..ObjectMeta::default() };
-    let rule = |(group, resource): &(String, String)| PolicyRule {
-        api_groups: Some(vec![group.clone()]),
-        resources: Some(vec![resource.clone()]),
-        verbs: ["get", "list", "watch"].map(str::to_owned).to_vec(),
-        ..PolicyRule::default()
-    };
-    let role = ClusterRole { metadata: metadata.clone(), rules: Some(resources.iter().map(rule).collect()), ..ClusterRole::default() };
-    let binding = ClusterRoleBinding {
-        role_ref: RoleRef {
-            api_group: Some("rbac.authorization.k8s.io".to_owned()),
-            kind: "ClusterRole".to_owned(),
-            name: metadata.name.clone().unwrap_or_default(),
-        },
-        subjects: Some(vec![Subject {
-            kind: "ServiceAccount".to_owned(),
-            name: ACCOUNT.to_owned(),
-            namespace: Some(namespace.to_owned()),
-            ..Subject::default()
-        }]),
-        metadata: metadata.clone(),
-    };
-    let (name, apply) = (metadata.name.unwrap_or_default(), PatchParams::apply("e2e").force());
-    Api::<ClusterRole>::all(space.client()).patch(&name, &apply, &Patch::Apply(&role)).await?;
-    Api::<ClusterRoleBinding>::all(space.client()).patch(&name, &apply, &Patch::Apply(&binding)).await?;
-    Ok(())
 }

@@ -26,10 +26,10 @@ pub(crate) struct Setup {
     pub(crate) config: PathBuf,
     pub(crate) kubeconfig: PathBuf,
     pub(crate) cache: PathBuf,
-    pub(crate) state: PathBuf,
     pub(crate) arguments: Vec<String>,
     /// Accounts of guests, and namespaces where they get no role.
     pub(crate) denied: Vec<(String, String)>,
+    pub(crate) cluster_wide: bool,
 }
 
 /// A host. Killed when dropped.
@@ -61,8 +61,6 @@ impl Host {
             .args(["--admin-listen", "127.0.0.1:0", "--log-format", "json", "--host-namespace", &self.setup.namespace])
             .arg("--cache-dir")
             .arg(&self.setup.cache)
-            .arg("--state-dir")
-            .arg(&self.setup.state)
             .args(&self.setup.arguments)
             .env("KUBECONFIG", &self.setup.kubeconfig)
             .stdout(Stdio::piped())
@@ -139,8 +137,9 @@ impl Host {
     pub async fn configure_text(&mut self, text: &str) -> Result<()> {
         let next = self.setup.config.with_extension("next.yaml");
         std::fs::write(&next, text)?;
-        let suffix = self.setup.namespace.clone();
-        let rights = Rights::of(&next, &self.setup.namespace, &suffix)?;
+        let Setup { cache, namespace, cluster_wide, .. } = &self.setup;
+        let arguments: &[&str] = if *cluster_wide { &["--cluster-wide-watches"] } else { &[] };
+        let rights = Rights::of(&next, cache, namespace, arguments, namespace)?;
         self.rights = self.setup.denied.iter().fold(rights, |rights, (account, namespace)| rights.denying(account, namespace));
         self.rights.apply(&self.setup.client).await?;
         // In one step, as whoever writes configurations by program does it.

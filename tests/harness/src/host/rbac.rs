@@ -17,10 +17,10 @@ pub(crate) struct Rights(Vec<DynamicObject>);
 impl Rights {
     /// What the binary prints. `suffix` is put behind the names of what is not namespaced, because several hosts with guests of the same name run in one
     /// cluster here.
-    pub(crate) fn of(config: &Path, host_namespace: &str, suffix: &str) -> Result<Self> {
-        let config = config.to_str().context("a path that is no text")?;
-        let text = output(command(&["rbac", config, "--host-namespace", host_namespace])?)?.success().context("`wasm-operator rbac`")?;
-        Self::parse(&text, suffix)
+    pub(crate) fn of(config: &Path, cache: &Path, host_namespace: &str, arguments: &[&str], suffix: &str) -> Result<Self> {
+        let mut command = command(&["rbac", "--host-namespace", host_namespace])?;
+        command.arg(config).arg("--cache-dir").arg(cache).args(arguments);
+        Self::parse(&output(command)?.success().context("`wasm-operator rbac`")?, suffix)
     }
 
     fn parse(text: &str, suffix: &str) -> Result<Self> {

@@ -125,7 +125,7 @@ impl Outbound {
             strip_managed_fields: false,
             may_end: false,
         };
-        Ok(Response::from_parts(parts, Body::stream(body, options).hold(permit)))
+        Ok(Response::from_parts(parts, Body::stream(body, options).hold(vec![permit])))
     }
 
     async fn connect(&self, access: &GuestAccess, destination: &Destination) -> Result<TcpStream, SendError> {
@@ -163,7 +163,8 @@ impl Outbound {
         self.closed.iter().any(|closed| {
             let same = address::unmapped(closed.ip()) == ip;
             // What listens on every address is closed on each of the node's own.
-            closed.port() == port && (same || closed.ip().is_unspecified() && address::is_own(ip))
+            (closed.port() == port || closed.port() == 0)
+                && (same || closed.ip().is_unspecified() && address::is_own(ip))
         })
     }
 }

@@ -99,7 +99,7 @@ async fn a_listed_name_that_leads_inside_is_denied() {
 async fn closed_addresses_are_denied_even_when_they_are_listed() {
     let (address, _received) = server(OK).await;
     let uri = format!("http://{address}");
-    for closed in [address, SocketAddr::from(([0, 0, 0, 0], address.port()))] {
+    for closed in [address, SocketAddr::from(([0, 0, 0, 0], address.port())), SocketAddr::from(([127, 0, 0, 1], 0))] {
         let denied = send(&Outbound::new(vec![closed]), &access(&[&uri]), get(&uri)).await.unwrap_err();
         assert!(matches!(denied, SendError::DeniedAddress { .. }), "{denied:?}");
     }

@@ -36,7 +36,10 @@ fn a_server_that_ends_every_watch_at_once_is_asked_less_and_less_often() {
 fn failures_resume_with_backoff_until_one_request_was_healthy() {
     let mut machine = watching();
     for failures in 0..4 {
-        assert_eq!(machine.ended(&failed(), SHORT), Step { tell: Tell::Restarting, wait: Some((failures, LONGEST_WAIT)) });
+        assert_eq!(
+            machine.ended(&failed(), SHORT),
+            Step { tell: Tell::Restarting, wait: Some((failures, LONGEST_WAIT)) }
+        );
     }
     assert_eq!(*machine.phase(), Phase::Watching(version()));
     assert_eq!(machine.ended(&failed(), LONG).wait, Some((0, LONGEST_WAIT)));
@@ -117,8 +120,16 @@ fn what_cannot_be_read_is_listed_again_with_backoff() {
 #[test]
 fn status_codes_mean_what_the_server_means() {
     for (code, cause) in [
-        (410, "expired"), (403, "forbidden"), (404, "not-served"), (405, "not-served"), (422, "unsupported"),
-        (400, "unsupported"), (401, "failed"), (429, "failed"), (500, "failed"), (504, "failed"),
+        (410, "expired"),
+        (403, "forbidden"),
+        (404, "not-served"),
+        (405, "not-served"),
+        (422, "unsupported"),
+        (400, "unsupported"),
+        (401, "failed"),
+        (429, "failed"),
+        (500, "failed"),
+        (504, "failed"),
     ] {
         assert_eq!(End::of_status(code, String::new()).cause(), cause, "{code}");
     }

@@ -4,8 +4,7 @@ use super::*;
 
 fn object(name: &str, uid: &str, version: u32) -> Arc<Object> {
     let json = format!(r#"{{"metadata":{{"name":"{name}","uid":"{uid}","resourceVersion":"{version}"}}}}"#);
-    let resource =
-        Resource { group: String::new(), version: "v1".into(), kind: "X".into(), plural: "xs".into() };
+    let resource = Resource { group: String::new(), version: "v1".into(), kind: "X".into(), plural: "xs".into() };
     Arc::new(Object::parse(json.as_bytes(), &resource).unwrap())
 }
 
@@ -67,9 +66,9 @@ fn a_list_older_than_the_last_event_begins_a_new_history() {
 #[test]
 fn a_version_that_is_given_a_second_time_does_not_hide_a_change() {
     let labelled = |label: &str| {
-        let json = format!(r#"{{"metadata":{{"name":"a","uid":"1","resourceVersion":"20","labels":{{"l":"{label}"}}}}}}"#);
-        let resource =
-            Resource { group: String::new(), version: "v1".into(), kind: "X".into(), plural: "xs".into() };
+        let json =
+            format!(r#"{{"metadata":{{"name":"a","uid":"1","resourceVersion":"20","labels":{{"l":"{label}"}}}}}}"#);
+        let resource = Resource { group: String::new(), version: "v1".into(), kind: "X".into(), plural: "xs".into() };
         Arc::new(Object::parse(json.as_bytes(), &resource).unwrap())
     };
     let mut store = Store::default();

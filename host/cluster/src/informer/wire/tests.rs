@@ -2,7 +2,12 @@ use super::*;
 
 fn source() -> Source {
     Source {
-        resource: Resource { group: "apps".into(), version: "v1".into(), kind: "Deployment".into(), plural: "deployments".into() },
+        resource: Resource {
+            group: "apps".into(),
+            version: "v1".into(),
+            kind: "Deployment".into(),
+            plural: "deployments".into(),
+        },
         namespace: Some("n".into()),
         label_selector: "a in (b,c)".into(),
         field_selector: String::new(),
@@ -51,7 +56,9 @@ fn pages_give_items_version_and_token() {
 
 #[test]
 fn events_are_told_apart() {
-    let object = |kind: &str| format!(r#"{{"type":"{kind}","object":{{"metadata":{{"name":"a","uid":"1","resourceVersion":"5"}}}}}}"#);
+    let object = |kind: &str| {
+        format!(r#"{{"type":"{kind}","object":{{"metadata":{{"name":"a","uid":"1","resourceVersion":"5"}}}}}}"#)
+    };
     for kind in ["ADDED", "MODIFIED", "DELETED"] {
         let event = read(&object(kind)).unwrap();
         assert_eq!(event.name(), kind);
@@ -76,7 +83,9 @@ fn an_error_in_the_stream_has_its_status_code() {
 
 #[test]
 fn what_is_no_event_is_an_error() {
-    for line in ["", "{}", "[]", r#"{"type":"ADDED"}"#, r#"{"type":"ADDED","object":{}}"#, r#"{"type":"BOOKMARK","object":{}}"#] {
+    for line in
+        ["", "{}", "[]", r#"{"type":"ADDED"}"#, r#"{"type":"ADDED","object":{}}"#, r#"{"type":"BOOKMARK","object":{}}"#]
+    {
         assert!(event(line.as_bytes(), &source().resource).is_err(), "{line}");
     }
 }

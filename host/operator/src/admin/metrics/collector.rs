@@ -42,7 +42,11 @@ pub(super) fn counter(encoder: &mut MetricEncoder<'_>, labels: &impl EncodeLabel
     encoder.encode_family(labels)?.encode_counter(&value, NO_EXEMPLAR)
 }
 
-pub(super) fn counter_seconds(encoder: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet, value: f64) -> fmt::Result {
+pub(super) fn counter_seconds(
+    encoder: &mut MetricEncoder<'_>,
+    labels: &impl EncodeLabelSet,
+    value: f64,
+) -> fmt::Result {
     encoder.encode_family(labels)?.encode_counter(&value, NO_EXEMPLAR)
 }
 
@@ -120,8 +124,12 @@ fn reconciles(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &
 
 fn work_queue(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &[Current]) -> fmt::Result {
     let labels = |guest: &Arc<str>| [("name", Arc::clone(guest)), ("controller", Arc::clone(guest))];
-    let mut family =
-        encoder.encode_descriptor("workqueue_depth", "Keys that wait for a reconcile, by priority", None, MetricType::Gauge)?;
+    let mut family = encoder.encode_descriptor(
+        "workqueue_depth",
+        "Keys that wait for a reconcile, by priority",
+        None,
+        MetricType::Gauge,
+    )?;
     for guest in current {
         let depth = &guest.snapshot.depth;
         let normal = [(Priority::NORMAL, depth.get(&Priority::NORMAL).copied().unwrap_or_default())];
@@ -212,8 +220,12 @@ fn life(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &[Curre
     for (guest, numbers) in numbers {
         family.encode_family(&[("guest", &**guest)])?.encode_gauge(&numbers.memory())?;
     }
-    let mut family =
-        encoder.encode_descriptor("wasm_operator_guest_wakes", "Wakes by what caused them", None, MetricType::Counter)?;
+    let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_wakes",
+        "Wakes by what caused them",
+        None,
+        MetricType::Counter,
+    )?;
     for (guest, numbers) in numbers {
         for (reason, count) in numbers.wakes.read() {
             counter(&mut family, &[("guest", &**guest), ("reason", reason)], count)?;

@@ -25,7 +25,12 @@ pub(super) struct Histogram {
 
 impl Histogram {
     pub(super) const fn new(bounds: &'static Bounds) -> Self {
-        Self { bounds, counts: [const { AtomicU64::new(0) }; BOUNDS], longer: AtomicU64::new(0), sum: AtomicU64::new(0) }
+        Self {
+            bounds,
+            counts: [const { AtomicU64::new(0) }; BOUNDS],
+            longer: AtomicU64::new(0),
+            sum: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn observe(&self, time: Duration) {

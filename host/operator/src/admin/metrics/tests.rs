@@ -113,7 +113,9 @@ fn the_checked_in_list_of_metrics_is_fresh() {
     metrics.slept("ring-0", SleepReason::Idle);
     wasm_operator_cluster::metrics::Metrics::register(&mut registry);
     let shown = text(&registry);
-    let mut list = String::from("# The metrics of `wasm-operator run` on /metrics: type, name, help. Counters end in `_total` there.\n");
+    let mut list = String::from(
+        "# The metrics of `wasm-operator run` on /metrics: type, name, help. Counters end in `_total` there.\n",
+    );
     let help: std::collections::BTreeMap<&str, &str> =
         shown.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' ')).collect();
     let types: BTreeSet<(&str, &str)> =
@@ -125,5 +127,9 @@ fn the_checked_in_list_of_metrics_is_fresh() {
     if std::env::var_os("UPDATE_EXPECTED").is_some() {
         std::fs::write(&path, &list).unwrap();
     }
-    assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), list, "`UPDATE_EXPECTED=1 cargo test -p wasm-operator` renews it");
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap_or_default(),
+        list,
+        "`UPDATE_EXPECTED=1 cargo test -p wasm-operator` renews it"
+    );
 }

@@ -20,7 +20,11 @@ pub(super) struct RoleRule {
 }
 
 impl RoleRule {
-    pub(super) fn new<'a>(group: &str, resources: impl IntoIterator<Item = &'a str>, verbs: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(super) fn new<'a>(
+        group: &str,
+        resources: impl IntoIterator<Item = &'a str>,
+        verbs: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
         Self {
             groups: [group.to_owned()].into(),
             resources: resources.into_iter().map(str::to_owned).collect(),
@@ -53,7 +57,14 @@ impl Manifests {
     }
 
     /// Adds a rule to the role of this name, for all namespaces if `namespace` is None.
-    pub(super) fn rule(&mut self, guest: &str, name: &str, namespace: Option<&str>, account: &ServiceAccountUser, rule: RoleRule) {
+    pub(super) fn rule(
+        &mut self,
+        guest: &str,
+        name: &str,
+        namespace: Option<&str>,
+        account: &ServiceAccountUser,
+        rule: RoleRule,
+    ) {
         let key = Key { guest: guest.to_owned(), name: name.to_owned(), namespace: namespace.map(str::to_owned) };
         self.roles.entry(key).or_insert_with(|| (account.clone(), BTreeSet::new())).1.insert(rule);
     }
@@ -71,8 +82,11 @@ impl Manifests {
         for (key, (account, rules)) in &self.roles {
             let metadata = || metadata(&key.name, key.namespace.as_deref(), &key.guest);
             let rules = Some(rules.iter().map(policy_rule).collect());
-            let role_ref =
-                |kind: &str| RoleRef { api_group: Some(RBAC.to_owned()), kind: kind.to_owned(), name: key.name.clone() };
+            let role_ref = |kind: &str| RoleRef {
+                api_group: Some(RBAC.to_owned()),
+                kind: kind.to_owned(),
+                name: key.name.clone(),
+            };
             let subjects = Some(vec![Subject {
                 kind: "ServiceAccount".to_owned(),
                 name: account.name.clone(),
@@ -84,7 +98,11 @@ impl Manifests {
                 let binding = RoleBinding { metadata: metadata(), role_ref: role_ref("Role"), subjects };
                 values.push(serde_json::to_value(binding)?);
             } else {
-                values.push(serde_json::to_value(ClusterRole { metadata: metadata(), rules, ..ClusterRole::default() })?);
+                values.push(serde_json::to_value(ClusterRole {
+                    metadata: metadata(),
+                    rules,
+                    ..ClusterRole::default()
+                })?);
                 let binding = ClusterRoleBinding { metadata: metadata(), role_ref: role_ref("ClusterRole"), subjects };
                 values.push(serde_json::to_value(binding)?);
             }

@@ -75,11 +75,12 @@ impl Rbac {
     pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
         let own = self.namespace.namespace();
         let namespace = own.clone().unwrap_or_else(|| "default".to_owned());
-        let host = self.host_service_account.clone().unwrap_or_else(|| ServiceAccountUser {
-            namespace: namespace.clone(),
-            name: "wasm-operator".to_owned(),
-        });
-        let parsed = wasm_operator_config::read(&self.config, own.as_deref()).map_err(|error| anyhow::anyhow!(error.short()))?;
+        let host = self
+            .host_service_account
+            .clone()
+            .unwrap_or_else(|| ServiceAccountUser { namespace: namespace.clone(), name: "wasm-operator".to_owned() });
+        let parsed =
+            wasm_operator_config::read(&self.config, own.as_deref()).map_err(|error| anyhow::anyhow!(error.short()))?;
         if parsed.errors().next().is_some() {
             anyhow::bail!("`{0}` has mistakes; `wasm-operator validate {0}` shows them", self.config.display());
         }
@@ -127,7 +128,12 @@ async fn granted(
     })
 }
 
-fn manifests(guests: &[Granted], host: &ServiceAccountUser, impersonate: Impersonation, cluster_wide: bool) -> Manifests {
+fn manifests(
+    guests: &[Granted],
+    host: &ServiceAccountUser,
+    impersonate: Impersonation,
+    cluster_wide: bool,
+) -> Manifests {
     let mut manifests = Manifests::default();
     guests.iter().for_each(|granted| guest::add(&mut manifests, granted));
     host::add(&mut manifests, guests, host, impersonate, cluster_wide);

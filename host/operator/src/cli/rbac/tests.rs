@@ -26,7 +26,12 @@ fn guests() -> Vec<Granted> {
         Granted {
             name: "ring-0".into(),
             account: account("host", "guest-ring-0"),
-            rules: vec![rule("ring.wasm-operator.dev", &["testresources", "testresources/status"], &["get", "list", "watch", "patch"], &["ring-0", "ring-1"])],
+            rules: vec![rule(
+                "ring.wasm-operator.dev",
+                &["testresources", "testresources/status"],
+                &["get", "list", "watch", "patch"],
+                &["ring-0", "ring-1"],
+            )],
             watches: vec![watch("ring.wasm-operator.dev", "testresources", &["ring-0"])],
         },
         Granted {
@@ -48,7 +53,11 @@ fn compare(name: &str, actual: &str) {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, actual).unwrap();
     }
-    assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), actual, "`UPDATE_EXPECTED=1 cargo test -p wasm-operator` renews it");
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap_or_default(),
+        actual,
+        "`UPDATE_EXPECTED=1 cargo test -p wasm-operator` renews it"
+    );
 }
 
 #[test]
@@ -79,10 +88,12 @@ fn yaml_and_json_say_the_same() {
 
 #[test]
 fn the_two_forms_of_impersonation_are_never_mixed() {
-    let verbs = |form| {
-        items(&manifests(&guests(), &host(), form, false)).iter().map(ToString::to_string).collect::<String>()
-    };
-    assert!(!verbs(Impersonation::Plain).contains("impersonate:") && verbs(Impersonation::Plain).contains(r#""impersonate""#));
+    let verbs =
+        |form| items(&manifests(&guests(), &host(), form, false)).iter().map(ToString::to_string).collect::<String>();
+    assert!(
+        !verbs(Impersonation::Plain).contains("impersonate:")
+            && verbs(Impersonation::Plain).contains(r#""impersonate""#)
+    );
     assert!(!verbs(Impersonation::Constrained).contains(r#""impersonate""#));
 }
 
@@ -92,7 +103,10 @@ fn the_host_may_become_the_listed_accounts_only() {
         for item in items(&manifests(&guests(), &host(), form, false)) {
             for rule in item["rules"].as_array().into_iter().flatten() {
                 let is_about_accounts = rule["resources"].as_array().unwrap().iter().any(|r| r == "serviceaccounts");
-                assert!(!is_about_accounts || rule["resourceNames"].as_array().is_some_and(|names| !names.is_empty()), "{rule}");
+                assert!(
+                    !is_about_accounts || rule["resourceNames"].as_array().is_some_and(|names| !names.is_empty()),
+                    "{rule}"
+                );
             }
         }
     }
