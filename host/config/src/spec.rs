@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use wasm_operator_core::allowed_host::AllowedHost;
 use wasm_operator_core::dispatch::Settings;
 use wasm_operator_core::fair::DEFAULT_WEIGHT;
 use wasm_operator_core::lifecycle::SleepPolicy;
@@ -13,7 +14,6 @@ use wasm_operator_core::permission::ServiceAccountUser;
 
 use crate::duration;
 use crate::grants::Grants;
-use crate::host::AllowedHost;
 use crate::names;
 use crate::service_account::ServiceAccount;
 
@@ -61,8 +61,9 @@ pub struct GuestSpec {
     #[serde(default = "default_weight")]
     #[schemars(range(min = 1, max = 10_000))]
     pub weight: u32,
-    /// Other hosts that the guest may send HTTP requests to, as `host` (port 443) or `host:port`. Default: none. The API
-    /// server is always reached as `https://kubernetes.default.svc`.
+    /// Other hosts that the guest may send HTTP requests to, as `host` (HTTPS, port 443), `host:port`, or
+    /// `http://host:port` for plain HTTP. A network such as `10.96.0.0/12` lets the listed names lead there. Default: none.
+    /// The API server is always reached as `https://kubernetes.default.svc`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_hosts: Vec<AllowedHost>,
     /// How often all objects are reconciled without a change, such as `10h`. Default: never.

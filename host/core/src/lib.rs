@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock or knows a runtime: time comes in as an argument, decisions go out as values.
 //! That is what makes queues, gates and life cycles testable against simple models.
 
+pub mod allowed_host;
 pub mod backoff;
 pub mod description;
 pub mod dispatch;

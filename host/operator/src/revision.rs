@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 use wasm_operator_cluster::gateway::{
-    AllowedHost, GuestAccess, GuestGateway, IdentityError, InvalidAccess, InvalidAllowedHost,
+    GuestAccess, GuestGateway, IdentityError, InvalidAccess,
 };
 use wasm_operator_cluster::informer::{Scope, Subscription, SubscriptionState};
 use wasm_operator_config::{Approval, ApprovalError, GrantError, GuestSpec};
@@ -53,8 +53,6 @@ pub(crate) enum RevisionError {
          `permissions`: {rule}"
     )]
     WatchNotGranted { controller: String, resource: String, place: String, rule: String },
-    #[error("`allowedHosts`: {0}")]
-    AllowedHost(#[from] InvalidAllowedHost),
     #[error(transparent)]
     Access(#[from] InvalidAccess),
     #[error(transparent)]
@@ -120,7 +118,6 @@ pub(crate) struct Revision {
     artifact: Artifact,
     settings: GuestSettings,
     permissions: Permissions,
-    allowed_hosts: Vec<AllowedHost>,
     user: String,
 }
 
@@ -157,11 +154,9 @@ impl Revision {
         let rules = grant(host, &spec, &artifact, &description)?;
         let permissions = Permissions::new(rules, host.options.host_namespace.clone())?;
         check_watches(&description, &permissions)?;
-        let allowed_hosts =
-            spec.allowed_hosts.iter().map(|allowed| allowed.to_string().parse()).collect::<Result<_, _>>()?;
         let user = spec.identity(host.identity_namespace()).to_string();
         host.gateway.verify_identity(&user).await?;
-        Ok(Self { spec, fingerprint, description, artifact, settings, permissions, allowed_hosts, user })
+        Ok(Self { spec, fingerprint, description, artifact, settings, permissions, user })
     }
 
     /// Takes over: from now on the guest has this version's rights, and changes are marked in its queue.
@@ -170,7 +165,7 @@ impl Revision {
             name: self.settings.name.clone(),
             user: self.user.clone(),
             permissions: self.permissions.clone(),
-            allowed_hosts: self.allowed_hosts.clone(),
+            allowed_hosts: self.spec.allowed_hosts.clone(),
             limits: self.spec.limits.clone(),
             adopt_field_manager: self.spec.adopt_field_manager.clone(),
         })?;

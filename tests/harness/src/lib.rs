@@ -29,7 +29,7 @@ mod space;
 mod statistics;
 mod wait;
 
-pub use anyhow::{Context, Result, anyhow, bail, ensure};
+pub use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 pub use audit::{Audit, AuditEvent};
 pub use cluster::{Cluster, OwnCluster};
 pub use config::{Guest, Rule, documents};
@@ -41,7 +41,7 @@ pub use metrics::Metrics;
 pub use paths::{component, logs_directory, program};
 pub use proxy::Proxy;
 pub use random::Random;
-pub use run::test;
+pub use run::{measure, test};
 pub use space::Space;
 pub use statistics::Latencies;
 pub use wait::{PATIENCE, eventually, eventually_within, until_object};

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use kube::api::{DynamicObject, Patch, PatchParams};
+use futures::StreamExt as _;
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Guest, Rule};
 use crate::space::Space;
-use crate::wait::until_object;
+use crate::wait::{PATIENCE, until_object};
 
 /// API group of the ring's resource.
 pub const GROUP: &str = "ring.wasm-operator.dev";
@@ -29,9 +30,14 @@ pub struct Ring<'a> {
 impl<'a> Ring<'a> {
     /// Makes `size` namespaces.
     pub async fn new(space: &'a Space, size: usize) -> Result<Self> {
+        Self::named(space, "ring", size).await
+    }
+
+    /// With another prefix of the namespaces than `ring`, for a second ring of the same test.
+    pub async fn named(space: &'a Space, name: &str, size: usize) -> Result<Self> {
         let mut namespaces = Vec::with_capacity(size);
         for index in 0..size {
-            namespaces.push(space.namespace(&format!("ring-{index}")).await?);
+            namespaces.push(space.namespace(&format!("{name}-{index}")).await?);
         }
         Ok(Self { space, namespaces })
     }
@@ -72,6 +78,27 @@ impl<'a> Ring<'a> {
         self.arrived(nonce).await?;
         Ok(start.elapsed())
     }
+
+    /// One lap, seen by one watch: the time from each namespace to the next.
+    pub async fn hops(&self, nonce: i64) -> Result<Vec<Duration>> {
+        let objects: Api<DynamicObject> = Api::all_with(self.space.client(), &resource());
+        let version = objects.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version.unwrap_or_default();
+        let mut events = std::pin::pin!(objects.watch(&WatchParams::default(), &version).await?);
+        self.send(nonce).await?;
+        let mut last = None;
+        let mut hops = Vec::with_capacity(self.namespaces.len());
+        let deadline = Instant::now() + PATIENCE;
+        while hops.len() + 1 < self.namespaces.len() {
+            let event = timeout_at(deadline, events.next()).await.with_context(|| format!("the lap stopped after {} hops", hops.len()))?;
+            let (WatchEvent::Added(object) | WatchEvent::Modified(object)) = event.context("the watch ended")?? else { continue };
+            let is_ours = object.namespace().is_some_and(|namespace| self.namespaces.contains(&namespace));
+            if is_ours && nonce_of(Some(&object)) == Some(nonce) {
+                let now = Instant::now();
+                hops.extend(last.replace(now).map(|last| now - last));
+            }
+        }
+        Ok(hops)
+    }
 }
 
 /// A ring guest.
@@ -85,8 +112,11 @@ pub fn guest(name: &str, from: &str, to: &str) -> Guest {
 
 /// The objects of a namespace, with the administrator's rights.
 pub fn objects(space: &Space, namespace: &str) -> Api<DynamicObject> {
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1", "TestResource"));
-    Api::namespaced_with(space.client(), namespace, &resource)
+    Api::namespaced_with(space.client(), namespace, &resource())
+}
+
+fn resource() -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1", "TestResource"))
 }
 
 /// Writes a nonce into a namespace.

@@ -34,6 +34,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use wasm_operator_core::allowed_host::AllowedHost;
 use wasm_operator_core::gate::{Gate, ResourceKey};
 use wasm_operator_core::limits::Limits;
 use wasm_operator_core::permission::{Permissions, ServiceAccountUser};
@@ -47,7 +48,6 @@ pub use caches::{Cache, Caches, Snapshot};
 pub use error::{BodyError, SendError};
 pub use identity::IdentityError;
 pub use metrics::{CallLabels, DeniedLabels, DurationLabels, GatewayMetrics, RequestLabels};
-pub use outbound::{AllowedHost, InvalidAllowedHost};
 
 /// The authority that stands for the API server, as guests write it. The whole text is compared: a host name alone
 /// would let `user@kubernetes.default.svc` pass.

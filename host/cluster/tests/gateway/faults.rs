@@ -66,10 +66,13 @@ async fn a_post_without_an_answer_is_an_unknown_outcome_and_reads_go_to_the_serv
     ensure!(answer.status() == 504, "{answer:?}");
     let status: Value = serde_json::from_slice(&answer.into_body().collect().await?.to_bytes())?;
     ensure!(status["message"].as_str().is_some_and(|text| text.contains("outcome is unknown")), "{status}");
-    // Whether the server got it or not: what the guest reads now is what the server has.
+    // The server may get it late or never: what the guest reads is what the server has.
     proxy.pass();
-    let seen = guest.get(&read).await?.expect(200)?;
-    let items = seen["items"].as_array().context("items")?.len();
-    ensure!(items == names(&stage).await?.len(), "{seen}");
-    Ok(())
+    eventually("the guest reads what the server has", async || {
+        let seen = guest.get(&read).await?.expect(200)?;
+        let items = seen["items"].as_array().context("items")?.len();
+        ensure!(items == names(&stage).await?.len(), "{seen}");
+        Ok(())
+    })
+    .await
 }

@@ -150,6 +150,8 @@ async fn many_selectors_of_one_kind_share_the_stream_of_everything() -> Result<(
     let mut subscriptions = Vec::new();
     for number in 0..20 {
         stage.put_labelled(&format!("n{number}"), "1", serde_json::json!({ "n": number.to_string() })).await?;
+    }
+    for number in 0..20 {
         let scope = Scope { label_selector: format!("n={number}"), ..stage.scope() };
         let (subscription, heard) = host.subscribe(&scope)?;
         ensure!(heard.synced().await?.words == [format!("*n{number}")]);

@@ -1,1 +1,236 @@
-//! The commands other than `run`.
+//! The commands other than `run`: they need no cluster.
+
+use std::path::{Path, PathBuf};
+
+use harness::ring::{self, Ring};
+use harness::{Context as _, Output, Result, command, component, ensure, logs_directory, output, test};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::Api;
+use kube::api::PostParams;
+use serde_json::{Value, json};
+
+/// A directory with the files of one test.
+fn directory(test: &str) -> Result<PathBuf> {
+    let directory = logs_directory()?.join(test);
+    std::fs::create_dir_all(&directory)?;
+    Ok(directory)
+}
+
+/// Runs a command in a directory, with the cache that the hosts of this run share.
+fn run(directory: &Path, arguments: &[&str]) -> Result<Output> {
+    let mut command = command(arguments)?;
+    command.current_dir(directory);
+    if ["validate", "inspect", "rbac"].contains(&arguments.first().copied().unwrap_or_default()) {
+        command.arg("--cache-dir").arg(logs_directory()?.join("cache"));
+    }
+    output(command)
+}
+
+#[test]
+fn validate_shows_the_place_of_each_mistake_and_what_was_meant() -> Result<()> {
+    let directory = directory("validate-mistakes")?;
+    std::fs::copy(component("recorder")?, directory.join("a.wasm"))?;
+    let text = "name: good\nwasm: ./a.wasm\n---\nname: bad\nwasm: ./a.wasm\npremissions:\n  - apiGroups: [\"\"]\nlimits:\n  memoryByte: 1\nconcurrency: none\n---\nname: Upper\nwasm: ./missing.wasm\n";
+    std::fs::write(directory.join("wasm_config.yaml"), text)?;
+    let output = run(&directory, &["validate"])?;
+    assert_eq!(output.code, 1, "{output:?}");
+    for (place, words) in [
+        ("wasm_config.yaml:6:1", &["`premissions`", "`permissions`"][..]),
+        ("wasm_config.yaml:9:3", &["`memoryByte`", "`memoryBytes`"]),
+        ("wasm_config.yaml:10:14", &["none"]),
+        ("wasm_config.yaml:12:7", &["`Upper`", "`upper`"]),
+    ] {
+        let message = output.stderr.split("\n\n").find(|message| message.contains(place));
+        let message = message.with_context(|| format!("no message for {place} in:\n{}", output.stderr))?;
+        assert!(words.iter().all(|word| message.contains(word)), "{words:?} are not all in:\n{message}");
+    }
+    assert!(output.stdout.contains("3 guests, 4 errors"), "{}", output.stdout);
+    Ok(())
+}
+
+#[test]
+fn validate_names_what_a_component_asks_for_and_is_not_granted() -> Result<()> {
+    let directory = directory("validate-permissions")?;
+    let guest = |name: &str, permissions: Value| {
+        let recorder = component("recorder")?;
+        Ok(json!({ "name": name, "wasm": recorder, "env": [{ "name": "NAMESPACES", "value": "a" }], "permissions": permissions }).to_string())
+    };
+    let rule = |verbs: &[&str]| json!([{ "apiGroups": [""], "resources": ["configmaps"], "verbs": verbs, "namespaces": ["a"] }]);
+    let documents: Vec<String> = [
+        guest("all", rule(&["get", "list", "watch", "create", "update", "patch", "delete"])),
+        guest("requested", json!("as-requested")),
+        guest("some", rule(&["get", "list", "watch"])),
+        guest("none", json!([])),
+    ]
+    .into_iter()
+    .collect::<Result<_>>()?;
+    std::fs::write(directory.join("wasm_config.yaml"), documents.join("\n---\n"))?;
+    let output = run(&directory, &["validate"])?;
+    // Fewer permissions than asked for are the administrator's right, and no error.
+    assert_eq!(output.code, 0, "{output:?}");
+    let at = |line: usize| output.stderr.split("\n\n").filter(move |message| message.contains(&format!("wasm_config.yaml:{line}:"))).collect::<Vec<_>>();
+    assert!(at(1).is_empty(), "{}", output.stderr);
+    assert!(at(5).iter().any(|message| message.contains("\"create\"") && !message.contains("\"list\"")), "{}", output.stderr);
+    assert!(at(7).iter().any(|message| message.contains("will not hear of changes")), "{}", output.stderr);
+    Ok(())
+}
+
+#[test]
+fn validate_needs_no_component_when_told_so() -> Result<()> {
+    let directory = directory("validate-no-components")?;
+    std::fs::write(directory.join("wasm_config.yaml"), "name: a\nwasm: ./missing.wasm\n")?;
+    let with = run(&directory, &["validate"])?;
+    assert_eq!(with.code, 1);
+    assert!(with.stderr.contains("wasm_config.yaml:2:7") && with.stderr.contains("missing.wasm"), "{}", with.stderr);
+    assert_eq!(run(&directory, &["validate", "--no-components"])?.code, 0);
+    Ok(())
+}
+
+#[test]
+fn inspect_shows_controllers_watches_imports_and_permissions() -> Result<()> {
+    let directory = directory("inspect")?;
+    let ring = component("ring")?;
+    let ring = ring.to_str().context("a path that is no text")?;
+    let environment = ["--env", "IN_NAMESPACE=here", "--env", "OUT_NAMESPACE=there"];
+    let text = run(&directory, &[&["inspect", ring][..], &environment].concat())?.success()?;
+    for word in ["controller ring", "testresources.ring.wasm-operator.dev/v1 (TestResource)", "in here", "metadata.name=ring", "generation", "wasi:http/outgoing-handler", "patch", "there"] {
+        assert!(text.contains(word), "no `{word}` in:\n{text}");
+    }
+    let json = run(&directory, &[&["inspect", ring, "-o", "json"][..], &environment].concat())?.success()?;
+    let json: Value = serde_json::from_str(&json)?;
+    assert_eq!(json.pointer("/controllers/0/primary/of/plural"), Some(&json!("testresources")));
+    assert!(json["digest"].as_str().is_some_and(|digest| digest.starts_with("sha256:") && digest.len() == 71), "{}", json["digest"]);
+
+    // Without its environment it says what is missing.
+    let lost = run(&directory, &["inspect", ring])?;
+    assert!(lost.code == 1 && lost.stderr.contains("IN_NAMESPACE"), "{lost:?}");
+    Ok(())
+}
+
+#[test]
+fn commands_say_what_is_wrong_with_a_component() -> Result<()> {
+    let directory = directory("broken-components")?;
+    std::fs::write(directory.join("garbage.wasm"), b"garbage")?;
+    std::fs::write(directory.join("module.wasm"), b"\0asm\x01\0\0\0")?;
+    let (no_exports, wrong_version, looping) = (component("no_exports")?, component("wrong_version")?, component("endless_loop_in_describe")?);
+    for (file, word) in [
+        (Path::new("missing.wasm"), "missing.wasm"),
+        (Path::new("garbage.wasm"), "not WebAssembly"),
+        (Path::new("module.wasm"), "wasm32-wasip2"),
+        (&no_exports, "export"),
+        (&wrong_version, "9.9.0"),
+        (&looping, "describe"),
+    ] {
+        let output = run(&directory, &["inspect", file.to_str().unwrap_or_default()])?;
+        assert!(output.code == 1 && output.stderr.contains(word), "{}: {output:?}", file.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn compile_writes_code_that_is_not_taken_for_a_component() -> Result<()> {
+    let directory = directory("compile")?;
+    let recorder = component("recorder")?;
+    let recorder = recorder.to_str().context("a path that is no text")?;
+    run(&directory, &["compile", recorder, "-o", "out.cwasm"])?.success()?;
+    let code = std::fs::read(directory.join("out.cwasm"))?;
+    ensure!(code.starts_with(b"\x7fELF"), "no compiled code");
+    run(&directory, &["compile", recorder, "again.cwasm"])?.success()?;
+    assert!(code == std::fs::read(directory.join("again.cwasm"))?, "the same component gives the same code");
+
+    let wrong = run(&directory, &["compile", recorder, "wrong.cwasm", &"0".repeat(64)])?;
+    assert!(wrong.code == 1 && !directory.join("wrong.cwasm").exists(), "{wrong:?}");
+    let code = run(&directory, &["inspect", "out.cwasm"])?;
+    assert!(code.code == 1 && code.stderr.contains("not WebAssembly"), "{code:?}");
+    Ok(())
+}
+
+#[test]
+fn a_wrong_command_line_is_explained() -> Result<()> {
+    let directory = directory("usage")?;
+    for (arguments, word) in [
+        (&["ran"][..], "run"),
+        (&["run", "--admin-listen", "8080"], "address and a port"),
+        (&["rbac", "--host-namespace", "No"], "lower-case"),
+        (&[], "Usage"),
+    ] {
+        let output = run(&directory, arguments)?;
+        assert!(output.code == 2 && output.stderr.contains(word), "{arguments:?}: {output:?}");
+    }
+    let version = run(&directory, &["--version"])?.success()?;
+    assert!(version.starts_with("wasm-operator "), "{version}");
+    Ok(())
+}
+
+#[test]
+fn run_does_not_start_without_a_configuration_or_a_cluster() -> Result<()> {
+    let directory = directory("run-errors")?;
+    let missing = run(&directory, &["run", "missing.yaml", "--admin-listen", "off", "--cache-dir", "cache"])?;
+    assert!(missing.code == 1 && missing.stderr.contains("missing.yaml"), "{missing:?}");
+    std::fs::write(directory.join("wasm_config.yaml"), "")?;
+    let nowhere = run(&directory, &["run", "--admin-listen", "off", "--cache-dir", "cache"])?;
+    assert!(nowhere.code == 1 && nowhere.stderr.to_lowercase().contains("kubeconfig"), "{nowhere:?}");
+    Ok(())
+}
+
+/// May this user do this?
+async fn may(space: &harness::Space, user: &str, verb: &str, group: &str, resource: &str, namespace: &str) -> Result<bool> {
+    let namespace_of_user = user.split(':').nth(2).unwrap_or_default();
+    let review = SubjectAccessReview {
+        spec: SubjectAccessReviewSpec {
+            user: Some(user.to_owned()),
+            groups: Some(["system:authenticated", "system:serviceaccounts", &format!("system:serviceaccounts:{namespace_of_user}")].map(str::to_owned).to_vec()),
+            resource_attributes: Some(ResourceAttributes {
+                verb: Some(verb.to_owned()),
+                group: Some(group.to_owned()),
+                resource: Some(resource.to_owned()),
+                namespace: Some(namespace.to_owned()),
+                ..ResourceAttributes::default()
+            }),
+            ..SubjectAccessReviewSpec::default()
+        },
+        ..SubjectAccessReview::default()
+    };
+    let answer = Api::<SubjectAccessReview>::all(space.client()).create(&PostParams::default(), &review).await?;
+    Ok(answer.status.context("no answer")?.allowed)
+}
+
+#[test]
+fn the_rights_that_rbac_prints_are_enough_for_a_ring_and_no_more() -> Result<()> {
+    test(async |space| {
+        let ring = Ring::new(space, 2).await?;
+        // Every host of these tests has the rights that `rbac` prints, and nothing else.
+        let host = space.host().guests(ring.guests()).start().await?;
+        ring.lap(1).await?;
+        let [first, second] = ring.namespaces() else { harness::bail!("not two") };
+        let guest = host.user_of("ring-0");
+        for (user, verb, resource, namespace, expected) in [
+            (&*guest, "patch", ring::RESOURCE, second, true),
+            (&*guest, "watch", ring::RESOURCE, first, true),
+            (&*guest, "patch", ring::RESOURCE, first, false),
+            (&*guest, "delete", ring::RESOURCE, second, false),
+            (host.user(), "watch", ring::RESOURCE, first, true),
+            (host.user(), "patch", ring::RESOURCE, second, false),
+        ] {
+            assert_eq!(may(space, user, verb, ring::GROUP, resource, namespace).await?, expected, "{user} {verb} {resource} in {namespace}");
+        }
+        for resource in ["secrets", "configmaps", "pods", "serviceaccounts"] {
+            for verb in ["get", "list", "create", "impersonate"] {
+                assert!(!may(space, host.user(), verb, "", resource, first).await?, "the host may {verb} {resource}");
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn rbac_prints_constrained_impersonation_with_which_a_ring_runs_too() -> Result<()> {
+    test(async |space| {
+        let ring = Ring::new(space, 2).await?;
+        let host = space.host().guests(ring.guests()).rbac_argument("--impersonate=constrained").start().await?;
+        ring.lap(1).await?;
+        assert!(!may(space, host.user(), "impersonate", "", "serviceaccounts", host.namespace()).await?);
+        ring.lap(2).await?;
+        Ok(())
+    })
+}

@@ -25,7 +25,7 @@ pub struct HostBuilder<'a> {
     server: Option<SocketAddr>,
     cache: Option<PathBuf>,
     arguments: Vec<String>,
-    cluster_wide: bool,
+    rbac_arguments: Vec<String>,
     rights: bool,
     denied: Vec<(String, String)>,
 }
@@ -39,7 +39,7 @@ impl<'a> HostBuilder<'a> {
             server: None,
             cache: None,
             arguments: Vec::new(),
-            cluster_wide: false,
+            rbac_arguments: Vec::new(),
             rights: true,
             denied: Vec::new(),
         }
@@ -82,8 +82,13 @@ impl<'a> HostBuilder<'a> {
     }
 
     /// Lets the host itself list and watch cluster-wide what its guests watch in some namespaces.
-    pub fn watching_everywhere(mut self) -> Self {
-        self.cluster_wide = true;
+    pub fn watching_everywhere(self) -> Self {
+        self.rbac_argument("--cluster-wide-watches")
+    }
+
+    /// Adds an argument of `wasm-operator rbac`, whose output gives the host its rights.
+    pub fn rbac_argument(mut self, argument: &str) -> Self {
+        self.rbac_arguments.push(argument.to_owned());
         self
     }
 
@@ -122,7 +127,7 @@ impl<'a> HostBuilder<'a> {
             cache,
             arguments: self.arguments,
             denied: self.denied,
-            cluster_wide: self.cluster_wide,
+            rbac_arguments: self.rbac_arguments,
         };
         let mut host = Host::new(setup, log);
         let text = documents(&self.guests)?;

@@ -29,7 +29,7 @@ pub(crate) struct Setup {
     pub(crate) arguments: Vec<String>,
     /// Accounts of guests, and namespaces where they get no role.
     pub(crate) denied: Vec<(String, String)>,
-    pub(crate) cluster_wide: bool,
+    pub(crate) rbac_arguments: Vec<String>,
 }
 
 /// A host. Killed when dropped.
@@ -137,9 +137,8 @@ impl Host {
     pub async fn configure_text(&mut self, text: &str) -> Result<()> {
         let next = self.setup.config.with_extension("next.yaml");
         std::fs::write(&next, text)?;
-        let Setup { cache, namespace, cluster_wide, .. } = &self.setup;
-        let arguments: &[&str] = if *cluster_wide { &["--cluster-wide-watches"] } else { &[] };
-        let rights = Rights::of(&next, cache, namespace, arguments, namespace)?;
+        let Setup { cache, namespace, rbac_arguments, .. } = &self.setup;
+        let rights = Rights::of(&next, cache, namespace, rbac_arguments, namespace)?;
         self.rights = self.setup.denied.iter().fold(rights, |rights, (account, namespace)| rights.denying(account, namespace));
         self.rights.apply(&self.setup.client).await?;
         // In one step, as whoever writes configurations by program does it.

@@ -17,7 +17,7 @@ pub(crate) struct Rights(Vec<DynamicObject>);
 impl Rights {
     /// What the binary prints. `suffix` is put behind the names of what is not namespaced, because several hosts with guests of the same name run in one
     /// cluster here.
-    pub(crate) fn of(config: &Path, cache: &Path, host_namespace: &str, arguments: &[&str], suffix: &str) -> Result<Self> {
+    pub(crate) fn of(config: &Path, cache: &Path, host_namespace: &str, arguments: &[String], suffix: &str) -> Result<Self> {
         let mut command = command(&["rbac", "--host-namespace", host_namespace])?;
         command.arg(config).arg("--cache-dir").arg(cache).args(arguments);
         Self::parse(&output(command)?.success().context("`wasm-operator rbac`")?, suffix)

@@ -2,25 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-/// The address that is meant: IPv4 inside of IPv6 (mapped, compatible, NAT64, 6to4) is judged as what it leads to.
-pub(super) fn unmapped(ip: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = ip else { return ip };
-    let [a, b, c, d, e, f, g, h] = v6.segments();
-    let v4 = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-    };
-    match (a, b, c, d, e, f) {
-        (0, 0, 0, 0, 0, 0xffff) => v4(g, h),
-        // `::` and `::1` are addresses of their own.
-        (0, 0, 0, 0, 0, 0) if g != 0 => v4(g, h),
-        (0x64, 0xff9b, 0, 0, 0, 0) => v4(g, h),
-        (0x64, 0xff9b, 1, ..) => v4(g, h),
-        (0x2002, high, low, ..) => v4(high, low),
-        _ => ip,
-    }
-}
-
 /// An address on the internet and not one of this machine. `ip` is unmapped.
 pub(super) fn is_public(ip: IpAddr) -> bool {
     let global = match ip {
@@ -63,6 +44,8 @@ pub(super) fn is_own(ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use wasm_operator_core::allowed_host::unmapped;
+
     use super::*;
 
     // Rule 40

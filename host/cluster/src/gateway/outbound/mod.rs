@@ -3,7 +3,6 @@
 //! a name which changes its mind in between leads nowhere else. No proxy from the environment, no redirects, no pool.
 
 mod address;
-mod allowed;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,14 +20,12 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
+use wasm_operator_core::allowed_host::{Scheme, unmapped};
 
 use super::body::StreamOptions;
 use super::error::SendError;
 use super::forward::chain;
 use super::{Body, GuestAccess};
-
-use allowed::Scheme;
-pub use allowed::{AllowedHost, InvalidAllowedHost};
 
 /// Headers that belong to one connection, or that only the host may set.
 const DROPPED: [&str; 13] = [
@@ -137,7 +134,7 @@ impl Outbound {
         let mut denied = None;
         let mut failed = None;
         for address in addresses {
-            let ip = address::unmapped(address.ip());
+            let ip = unmapped(address.ip());
             let listed = access.allowed_hosts.iter().any(|allowed| allowed.lists_address(ip, destination.port));
             if self.is_closed(ip, address.port()) || !listed && !address::is_public(ip) {
                 denied = Some(ip);
@@ -161,7 +158,7 @@ impl Outbound {
 
     fn is_closed(&self, ip: IpAddr, port: u16) -> bool {
         self.closed.iter().any(|closed| {
-            let same = address::unmapped(closed.ip()) == ip;
+            let same = unmapped(closed.ip()) == ip;
             // What listens on every address is closed on each of the node's own.
             (closed.port() == port || closed.port() == 0)
                 && (same || closed.ip().is_unspecified() && address::is_own(ip))

@@ -1,17 +1,25 @@
-//! Entries of `allowedHosts`.
+//! Entries of `allowedHosts`: the hosts beside the API server that a guest may send requests to.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
-use super::address::unmapped;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserialize, Deserializer};
+use serde::ser::{Serialize, Serializer};
+
+/// The API server's name in the cluster, which the gateway answers; allowing it as another host would mean nothing.
+const API_SERVER: &str = "kubernetes.default.svc";
 
 /// One entry: `host`, `host:port`, `http://host:port`, `https://host`, an address in place of the host, or a network such
 /// as `10.96.0.0/12`. A network opens no host by itself: it says that listed names may lead there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// An address that guests do not reach otherwise (loopback, cluster-internal, ...) is allowed by being listed as such.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AllowedHost(Entry);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Entry {
     Host { scheme: Scheme, host: String, port: u16 },
     Network { ip: IpAddr, prefix: u8 },
@@ -24,21 +32,28 @@ enum Entry {
 )]
 pub struct InvalidAllowedHost(String);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scheme {
+/// How a host is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// In the clear: only where the entry says so.
     Http,
+    /// Over TLS, the default.
     Https,
 }
 
 impl Scheme {
-    pub(super) fn as_str(self) -> &'static str {
+    /// As in a URI.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
         }
     }
 
-    pub(super) fn default_port(self) -> u16 {
+    /// Where a host without a port is reached.
+    #[must_use]
+    pub fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
             Self::Https => 443,
@@ -69,7 +84,8 @@ impl FromStr for AllowedHost {
             _ => (rest, None),
         };
         let host = host.to_ascii_lowercase();
-        if !is_host(&host) || port == Some(0) {
+        let is_api_server = host == API_SERVER || host.strip_suffix(".cluster.local") == Some(API_SERVER);
+        if !is_host(&host) || is_api_server || port == Some(0) {
             return Err(invalid());
         }
         Ok(Self(Entry::Host { scheme, host, port: port.unwrap_or(scheme.default_port()) }))
@@ -85,22 +101,28 @@ fn is_host(host: &str) -> bool {
                     && label.len() <= 63
                     && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
             };
-            host.len() <= 253 && host.split('.').all(label)
+            // A last label of digits would be read as an address in one of its old forms.
+            let last = host.rsplit('.').next().unwrap_or_default();
+            let is_name = last.bytes().any(|b| b.is_ascii_lowercase()) && !last.starts_with("0x");
+            host.len() <= 253 && host.split('.').all(label) && (is_name || host.parse::<Ipv4Addr>().is_ok())
         }
     }
 }
 
 impl AllowedHost {
     /// May a request with this scheme, host (lower case) and port be sent?
-    pub(super) fn admits(&self, scheme: Scheme, host: &str, port: u16) -> bool {
+    #[must_use]
+    pub fn admits(&self, scheme: Scheme, host: &str, port: u16) -> bool {
         match &self.0 {
             Entry::Host { scheme: s, host: h, port: p } => (*s, h.as_str(), *p) == (scheme, host, port),
             Entry::Network { .. } => false,
         }
     }
 
-    /// Does the entry name this address literally, so that it may be reached although it is not on the internet?
-    pub(super) fn lists_address(&self, ip: IpAddr, port: u16) -> bool {
+    /// Does the entry name this address literally, so that it may be reached although it is not on the internet? `ip` is
+    /// what [`unmapped`] gives.
+    #[must_use]
+    pub fn lists_address(&self, ip: IpAddr, port: u16) -> bool {
         match &self.0 {
             Entry::Host { host, port: p, .. } => {
                 let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -108,6 +130,26 @@ impl AllowedHost {
             }
             Entry::Network { ip: network, prefix } => contains(*network, *prefix, ip),
         }
+    }
+}
+
+/// The address that is meant: IPv4 inside of IPv6 (mapped, compatible, NAT64, 6to4) is judged as what it leads to.
+#[must_use]
+pub fn unmapped(ip: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = ip else { return ip };
+    let [a, b, c, d, e, f, g, h] = v6.segments();
+    let v4 = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+    };
+    match (a, b, c, d, e, f) {
+        (0, 0, 0, 0, 0, 0xffff) => v4(g, h),
+        // `::` and `::1` are addresses of their own.
+        (0, 0, 0, 0, 0, 0) if g != 0 => v4(g, h),
+        (0x64, 0xff9b, 0, 0, 0, 0) => v4(g, h),
+        (0x64, 0xff9b, 1, ..) => v4(g, h),
+        (0x2002, high, low, ..) => v4(high, low),
+        _ => ip,
     }
 }
 
@@ -129,6 +171,32 @@ impl fmt::Display for AllowedHost {
             Entry::Host { scheme, host, port } => write!(f, "{}://{host}:{port}", scheme.as_str()),
             Entry::Network { ip, prefix } => write!(f, "{ip}/{prefix}"),
         }
+    }
+}
+
+impl Serialize for AllowedHost {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for AllowedHost {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for AllowedHost {
+    fn schema_name() -> Cow<'static, str> {
+        "AllowedHost".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "`host` (HTTPS, port 443), `host:port`, `http://host:port` for plain HTTP, or a network such as `10.96.0.0/12` that listed names may lead to; no wildcards.",
+            "minLength": 1,
+        })
     }
 }
 
@@ -185,6 +253,13 @@ mod tests {
             "10.0.0.0/33",
             "https://a/path",
             "::1",
+            "1.2.3",
+            "0x7f000001",
+            "127.1",
+            "2130706433",
+            "kubernetes.default.svc",
+            "https://kubernetes.default.svc.cluster.local:443",
+            "exämple.com",
         ] {
             assert!(bad.parse::<AllowedHost>().is_err(), "{bad}");
         }
