@@ -23,7 +23,7 @@ use crate::suggest::closest;
 const MAX_DIAGNOSTICS: usize = 20;
 
 /// Characters of a message.
-const MAX_MESSAGE: usize = 600;
+const MAX_MESSAGE: usize = 1_000;
 
 /// A file, or what could be made of it: one result per document that is not empty, in order.
 #[derive(Debug, Clone, Default)]

@@ -15,14 +15,20 @@ use crate::logs::{Log, LogLine};
 use crate::space::Space;
 use crate::wait::until_object;
 
-/// Far more than the recorder writes; its lines are what tests look at, so none may be dropped.
+/// Far more than the programs write; their lines are what tests look at, so none may be dropped or cut.
 const LOG_LINES_PER_SECOND: u64 = 20_000;
+const LOG_LINE_BYTES: u64 = 4 << 20;
 
 /// A guest that runs a program, for the ConfigMaps with its label in these namespaces, where it may do everything with ConfigMaps.
 pub fn guest(name: &str, program: &str, namespaces: &[&str]) -> Guest {
     let all = ["get", "list", "watch", "create", "update", "patch", "delete"];
     let rule = namespaces.iter().fold(Rule::new("", &["configmaps"], &all), |rule, namespace| rule.namespace(namespace));
-    Guest::new(name, program).env("NAMESPACES", namespaces.join(",")).grant(rule).limit("logLinesPerSecond", LOG_LINES_PER_SECOND)
+    talkative(Guest::new(name, program).env("NAMESPACES", namespaces.join(","))).grant(rule)
+}
+
+/// With limits under which a program's output arrives whole.
+pub fn talkative(guest: Guest) -> Guest {
+    guest.limit("logLinesPerSecond", LOG_LINES_PER_SECOND).limit("logLineBytes", LOG_LINE_BYTES)
 }
 
 /// The ConfigMaps of one program in one namespace, with the administrator's rights.

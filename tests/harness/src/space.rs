@@ -1,12 +1,14 @@
 //! What belongs to one test: its namespaces, its files, its hosts.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use parking_lot::Mutex;
 
 use crate::audit::Audit;
 use crate::cluster::Cluster;
@@ -24,7 +26,8 @@ pub struct Space {
     client: Client,
     audit: Audit,
     directory: PathBuf,
-    logs: parking_lot::Mutex<Vec<Log>>,
+    /// Of this space and of those that the test made beside it.
+    logs: Arc<Mutex<Vec<Log>>>,
 }
 
 impl Space {
@@ -41,14 +44,14 @@ impl Space {
             audit: cluster.audit(),
             cluster: cluster.clone(),
             directory,
-            logs: parking_lot::Mutex::default(),
+            logs: Arc::default(),
         };
         Ok(space)
     }
 
     /// The same test on a control plane of its own.
     pub async fn on(&self, cluster: &Cluster) -> Result<Self> {
-        Self::new(&format!("{}-own", self.name), cluster).await
+        Ok(Self { logs: self.logs.clone(), ..Self::new(&self.name, cluster).await? })
     }
 
     /// The control plane.

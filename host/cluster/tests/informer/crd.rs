@@ -42,7 +42,6 @@ async fn create(stage: &Stage, group: &str, name: &str) -> Result<()> {
         api_version: format!("{group}/v1"),
         kind: "Thing".into(),
         plural: "things".into(),
-        ..ApiResource::erase::<CustomResourceDefinition>(&())
     };
     let api: Api<DynamicObject> = Api::namespaced_with(stage.admin.clone(), &stage.namespace, &kind);
     let object: DynamicObject = serde_json::from_value(

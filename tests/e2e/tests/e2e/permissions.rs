@@ -24,7 +24,7 @@ impl<'a> Requester<'a> {
     }
 
     fn guest(namespace: &str) -> Guest {
-        Guest::new("requester", "requester").env("NAMESPACES", namespace).env("ANSWERS", "log").limit("logLinesPerSecond", 1_000)
+        programs::talkative(Guest::new("requester", "requester").env("NAMESPACES", namespace).env("ANSWERS", "log"))
     }
 
     async fn ask(&self, requests: &[Value]) -> Result<Vec<Answer>> {
