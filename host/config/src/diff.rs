@@ -6,6 +6,7 @@ use crate::spec::GuestSpec;
 
 /// One guest's change.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "changes are few and do not live long")]
 pub enum Change {
     /// A guest that was not there.
     Added(GuestSpec),

@@ -103,7 +103,7 @@ mod tests {
             let kept: usize = chunks.iter().map(|c| c.text.lines().filter(|l| l.starts_with('a')).count()).sum();
             proptest::prop_assert_eq!(kept, text.lines().filter(|l| l.starts_with('a')).count());
             for chunk in chunks {
-                proptest::prop_assert!(text.lines().skip(chunk.lines_before).next().unwrap_or("") == chunk.text.lines().next().unwrap_or(""));
+                proptest::prop_assert!(text.lines().nth(chunk.lines_before).unwrap_or("") == chunk.text.lines().next().unwrap_or(""));
             }
         }
     }

@@ -11,22 +11,22 @@ use crate::parse::{Parsed, parse};
 pub const MAX_FILE_BYTES: u64 = 8 << 20;
 
 /// Reads a configuration file. An error is about the file as a whole; whatever ran before should go on.
-pub fn read(path: &Path, host_namespace: Option<&str>) -> Result<Parsed, Diagnostic> {
+pub fn read(path: &Path, host_namespace: Option<&str>) -> Result<Parsed, Box<Diagnostic>> {
     let name = path.display().to_string();
     let error = |message: String| Diagnostic::of_file(name.clone(), message);
-    let bytes = read_bounded(path).map_err(|source| match source.kind() {
+    let bytes = read_bounded(path).map_err(|source| Box::new(match source.kind() {
         io::ErrorKind::NotFound => error("there is no such file".into())
             .with_help("name the configuration file as the argument; the default is `wasm_config.yaml` in the current directory"),
         io::ErrorKind::IsADirectory => error("this is a directory".into()).with_help("name the file in it"),
         io::ErrorKind::FileTooLarge => error(format!("the file has more than {} MiB", MAX_FILE_BYTES >> 20)),
         _ => error(format!("the file cannot be read: {source}")),
-    })?;
+    }))?;
     let text = String::from_utf8(bytes).map_err(|not_text| {
         let valid = not_text.utf8_error().valid_up_to();
         let before = not_text.as_bytes().get(..valid).unwrap_or_default();
         let line = before.iter().filter(|b| **b == b'\n').count().saturating_add(1);
-        error(format!("the file is not UTF-8: line {line} holds other bytes"))
-            .with_help("save it as UTF-8; UTF-16 and Latin-1 are not read")
+        let error = error(format!("the file is not UTF-8: line {line} holds other bytes"));
+        Box::new(error.with_help("save it as UTF-8; UTF-16 and Latin-1 are not read"))
     })?;
     Ok(parse(&printable(&name), &text, host_namespace))
 }

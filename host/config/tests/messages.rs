@@ -2,6 +2,8 @@
 //!
 //! `UPDATE_EXPECTED=1 cargo test -p wasm-operator-config` writes the expected files anew.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, its helpers included")]
+
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! What the documents of a file come to, and what a change of the file leads to.
 
+#![allow(clippy::unwrap_used, reason = "a test, its helpers included")]
+
 use proptest::prelude::*;
 use wasm_operator_config::{Change, GuestSpec, Parsed, Segment, Severity, SleepMode, parse};
 

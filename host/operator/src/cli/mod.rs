@@ -99,10 +99,26 @@ impl Cli {
             Command::Schema => print(&wasm_operator_config::json_schema()).map(|()| ExitCode::SUCCESS),
         };
         result.unwrap_or_else(|error| {
-            complain(&format!("error: {error:#}\n"));
+            complain(&message(&error));
             ExitCode::FAILURE
         })
     }
+}
+
+/// An error and its causes, each cause once: many errors have the words of their cause in their own.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    // A diagnostic brings its own severity.
+    let severity = if text.starts_with("error: ") { "" } else { "error: " };
+    format!("{severity}{text}\n")
 }
 
 /// For commands that do one thing and end.

@@ -43,6 +43,16 @@ fn the_compile_child_is_called_as_the_engine_does() {
 }
 
 #[test]
+fn a_cause_is_said_once() {
+    use anyhow::Context as _;
+
+    let inner = || std::io::Error::other("disk full");
+    let error = Err::<(), _>(inner()).context(format!("cannot write `x`: {}", inner())).context("guest `a`").unwrap_err();
+    assert_eq!(message(&error), "error: guest `a`: cannot write `x`: disk full\n");
+    assert_eq!(message(&anyhow::anyhow!("error: no file\n --> x")), "error: no file\n --> x\n");
+}
+
+#[test]
 fn a_namespace_is_a_dns_label() {
     assert_eq!(namespace("wasm-operator"), Ok("wasm-operator".to_owned()));
     for bad in ["", "A", "a/b", "a:b", "a.b", "a b"] {

@@ -73,7 +73,7 @@ impl Host {
         let address = format!("127.0.0.1:{}", free_port().context("no free port")?);
         let mut command = program(kubeconfig);
         command
-            .args(["run", "--admin-listen", &address, "--cache-dir"])
+            .args(["run", "--admin-listen", &address, "--host-namespace", HOST_NAMESPACE, "--cache-dir"])
             .arg(directory.join("cache"))
             .arg(config.path());
         let process = Component::start_command("wasm-operator", command, &log)?;

@@ -33,7 +33,7 @@ pub(super) fn add(
         }
     }
     watches(manifests, guests, host, cluster_wide);
-    let events = RoleRule::new("events.k8s.io", ["events"], ["create", "patch"]);
+    let events = RoleRule::new("events.k8s.io", ["events"], ["create"]);
     manifests.rule("", EVENTS, Some(&host.namespace), host, events);
 }
 
