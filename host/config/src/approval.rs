@@ -68,7 +68,11 @@ impl Approvals {
     }
 
     fn path(&self, guest: &str) -> Result<PathBuf, ApprovalError> {
-        if is_label(guest) { Ok(self.directory.join(format!("{guest}.json"))) } else { Err(ApprovalError::Name(guest.to_owned())) }
+        if is_label(guest) {
+            Ok(self.directory.join(format!("{guest}.json")))
+        } else {
+            Err(ApprovalError::Name(guest.to_owned()))
+        }
     }
 
     /// What was kept for a guest.
@@ -81,7 +85,9 @@ impl Approvals {
             Err(source) => return Err(ApprovalError::File { path, source }),
             Ok(_) => {}
         }
-        serde_json::from_slice(&text).map(Some).map_err(|error| ApprovalError::Damaged { path, message: error.to_string() })
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|error| ApprovalError::Damaged { path, message: error.to_string() })
     }
 
     /// Keeps an approval; it is on disk when this returns.

@@ -121,13 +121,19 @@ impl GuestSpec {
             ("requestMilliseconds", limits.request_milliseconds),
         ] {
             if value == 0 {
-                problems.push(Problem::error([Field("limits"), Field(name)], format!("with `{name}` 0 the guest cannot run")));
+                problems.push(Problem::error(
+                    [Field("limits"), Field(name)],
+                    format!("with `{name}` 0 the guest cannot run"),
+                ));
             }
         }
         if self.resync.is_some_and(|resync| resync < MIN_RESYNC) {
             problems.push(
-                Problem::error([Field("resync")], "a resync more often than every second reconciles all objects without end")
-                    .with_help("leave `resync` out, or write something like `10h`; the guest sees every change without it"),
+                Problem::error(
+                    [Field("resync")],
+                    "a resync more often than every second reconciles all objects without end",
+                )
+                .with_help("leave `resync` out, or write something like `10h`; the guest sees every change without it"),
             );
         }
     }
@@ -164,7 +170,9 @@ fn check_rule(rule: &Rule, path: &[Segment], host_namespace: Option<&str>, probl
                 }
             }
             Ungrantable::Escalation(verb) => Problem::error(at("verbs", place(&rule.verbs, verb)), message),
-            Ungrantable::Token => Problem::error(at("resources", place(&rule.resources, "serviceaccounts/token")), message),
+            Ungrantable::Token => {
+                Problem::error(at("resources", place(&rule.resources, "serviceaccounts/token")), message)
+            }
             Ungrantable::Subresource(resource) => {
                 Problem::error(at("resources", place(&rule.resources, resource)), message)
             }
@@ -206,4 +214,3 @@ fn malformed(rule: &Rule, field: &str) -> Option<usize> {
         probe.validate().is_err()
     })
 }
-

@@ -120,9 +120,16 @@ fn window(line: &str, column: usize) -> (String, usize) {
 pub(crate) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let hidden = c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        let hidden = c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
         // A `String` takes every write.
-        let _ = out.write_char(if c == '\t' { ' ' } else if hidden { '\u{fffd}' } else { c });
+        let _ = out.write_char(if c == '\t' {
+            ' '
+        } else if hidden {
+            '\u{fffd}'
+        } else {
+            c
+        });
     }
     out
 }

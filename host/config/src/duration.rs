@@ -106,18 +106,40 @@ mod tests {
 
     #[test]
     fn units_add_up_from_large_to_small() {
-        for (text, milliseconds) in
-            [("0s", 0), ("500ms", 500), ("1s", 1_000), ("2m", 120_000), ("10h", 36_000_000), ("1h2m3s4ms", 3_723_004), ("007s", 7_000)]
-        {
+        for (text, milliseconds) in [
+            ("0s", 0),
+            ("500ms", 500),
+            ("1s", 1_000),
+            ("2m", 120_000),
+            ("10h", 36_000_000),
+            ("1h2m3s4ms", 3_723_004),
+            ("007s", 7_000),
+        ] {
             assert_eq!(read(text), Some(Duration::from_millis(milliseconds)), "{text}");
         }
     }
 
     #[test]
     fn anything_else_is_not_a_duration() {
-        for text in
-            ["", "1", "s", "1 s", "1.5s", "-1s", "+1s", "1s1m", "1s1s", "1d", "1S", "1s ", "٣s", "721h", "99999999999999999999s", "18446744073709551615h", "1sé"]
-        {
+        for text in [
+            "",
+            "1",
+            "s",
+            "1 s",
+            "1.5s",
+            "-1s",
+            "+1s",
+            "1s1m",
+            "1s1s",
+            "1d",
+            "1S",
+            "1s ",
+            "٣s",
+            "721h",
+            "99999999999999999999s",
+            "18446744073709551615h",
+            "1sé",
+        ] {
             assert_eq!(read(text), None, "{text}");
         }
     }

@@ -19,9 +19,18 @@ pub(crate) enum Kind {
     /// A check of a value failed; the words of the check.
     Other(String),
     /// The value has the wrong type or is out of range.
-    Wrong { found: String, expected: String },
-    UnknownField { name: String, expected: &'static [&'static str] },
-    UnknownVariant { name: String, expected: &'static [&'static str] },
+    Wrong {
+        found: String,
+        expected: String,
+    },
+    UnknownField {
+        name: String,
+        expected: &'static [&'static str],
+    },
+    UnknownVariant {
+        name: String,
+        expected: &'static [&'static str],
+    },
     MissingField(&'static str),
 }
 

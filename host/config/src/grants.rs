@@ -37,7 +37,9 @@ impl Default for Grants {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GrantError {
     /// The component asks for something that nobody may grant.
-    #[error("the component asks for `{rule}`: {source}; list under `permissions` what it is to get instead of `as-requested`")]
+    #[error(
+        "the component asks for `{rule}`: {source}; list under `permissions` what it is to get instead of `as-requested`"
+    )]
     Ungrantable {
         /// What it asks for.
         rule: String,
@@ -186,7 +188,8 @@ mod tests {
     use super::*;
 
     fn rule(resource: &str) -> Rule {
-        serde_json::from_value(serde_json::json!({ "apiGroups": [""], "resources": [resource], "verbs": ["get"] })).unwrap()
+        serde_json::from_value(serde_json::json!({ "apiGroups": [""], "resources": [resource], "verbs": ["get"] }))
+            .unwrap()
     }
 
     fn approval(digest: &str, resource: &str) -> Approval {
@@ -207,10 +210,15 @@ mod tests {
 
     #[test]
     fn a_replaced_component_that_asks_for_more_waits() {
-        let error = Grants::AsRequested.resolve(&[rule("pods"), rule("secrets")], "bb", Some(&approval("aa", "pods")), None).unwrap_err();
+        let error = Grants::AsRequested
+            .resolve(&[rule("pods"), rule("secrets")], "bb", Some(&approval("aa", "pods")), None)
+            .unwrap_err();
         assert_eq!(error, GrantError::AsksForMore { more: vec![rule("secrets")], found: "bb".into() });
         let text = error.to_string();
-        assert!(text.contains("`get secrets`") && !text.contains("pods") && text.contains("as-requested@sha256:bb"), "{text}");
+        assert!(
+            text.contains("`get secrets`") && !text.contains("pods") && text.contains("as-requested@sha256:bb"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -223,7 +231,10 @@ mod tests {
     fn a_named_digest_admits_that_component_only() {
         let grants = Grants::AsRequestedBy("aa".into());
         // The administrator's word counts, not what was kept before.
-        assert_eq!(grants.resolve(&[rule("pods")], "aa", Some(&approval("bb", "secrets")), None), Ok(vec![rule("pods")]));
+        assert_eq!(
+            grants.resolve(&[rule("pods")], "aa", Some(&approval("bb", "secrets")), None),
+            Ok(vec![rule("pods")])
+        );
         let error = grants.resolve(&[], "bb", Some(&approval("bb", "*")), None).unwrap_err();
         assert_eq!(error, GrantError::OtherComponent { expected: "aa".into(), found: "bb".into() });
     }

@@ -23,15 +23,22 @@ pub(crate) fn is_subdomain(text: &str) -> bool {
 
 /// The closest DNS label, for a suggestion.
 fn to_label(text: &str) -> String {
-    let label: String =
-        text.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(MAX_GUEST_NAME).collect();
+    let label: String = text
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(MAX_GUEST_NAME)
+        .collect();
     label.trim_matches('-').to_owned()
 }
 
 pub(crate) fn guest_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
     if name.len() > MAX_GUEST_NAME {
-        return Err(D::Error::custom(format!("a guest's name has at most {MAX_GUEST_NAME} characters, this one has {}", name.len())));
+        return Err(D::Error::custom(format!(
+            "a guest's name has at most {MAX_GUEST_NAME} characters, this one has {}",
+            name.len()
+        )));
     }
     if is_label(&name) {
         return Ok(name);
@@ -54,7 +61,9 @@ pub(crate) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf
 pub(crate) fn variable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
     if name.is_empty() || name.contains(['=', '\0']) {
-        return Err(D::Error::custom(format!("`{name}` is not the name of an environment variable: it is empty or holds `=`")));
+        return Err(D::Error::custom(format!(
+            "`{name}` is not the name of an environment variable: it is empty or holds `=`"
+        )));
     }
     Ok(name)
 }

@@ -120,7 +120,10 @@ impl Builder {
             Raw::Text(value) => Value::Text(value),
             Raw::List(items) => Value::List(items.into_iter().map(|item| self.node(item)).collect()),
             Raw::Map(entries) => Value::Map(
-                entries.into_iter().map(|(key, value)| Entry { key: self.node(key), value: self.node(value) }).collect(),
+                entries
+                    .into_iter()
+                    .map(|(key, value)| Entry { key: self.node(key), value: self.node(value) })
+                    .collect(),
             ),
         };
         Node { id, position, value }

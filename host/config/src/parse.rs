@@ -84,7 +84,8 @@ impl Parsed {
     #[must_use]
     pub fn changes(&self, old: &[GuestSpec]) -> Vec<Change> {
         let new: Vec<GuestSpec> = self.guests().map(|document| document.spec.clone()).collect();
-        let kept = |spec: &GuestSpec| self.errors().any(|error| error.name.as_ref().is_none_or(|name| *name == spec.name));
+        let kept =
+            |spec: &GuestSpec| self.errors().any(|error| error.name.as_ref().is_none_or(|name| *name == spec.name));
         let mut changes = diff(old, &new);
         changes.retain(|change| !matches!(change, Change::Removed(spec) if kept(spec)));
         changes
@@ -298,7 +299,11 @@ fn is_too_much(error: &Error) -> bool {
 fn syntax(source: &Source, error: &Error, lines_before: usize) -> Diagnostic {
     struct WithoutPlace;
     impl Localizer for WithoutPlace {
-        fn attach_location<'b>(&self, base: std::borrow::Cow<'b, str>, _: serde_saphyr::Location) -> std::borrow::Cow<'b, str> {
+        fn attach_location<'b>(
+            &self,
+            base: std::borrow::Cow<'b, str>,
+            _: serde_saphyr::Location,
+        ) -> std::borrow::Cow<'b, str> {
             base
         }
     }

@@ -60,7 +60,9 @@ impl<'de> Deserialize<'de> for ServiceAccount {
                 Some((namespace, name)) => format!("; write `{namespace}/{name}`"),
                 None => String::new(),
             };
-            de::Error::custom(format!("`{text}` is not a service account: `name` or `namespace/name` is expected{hint}"))
+            de::Error::custom(format!(
+                "`{text}` is not a service account: `name` or `namespace/name` is expected{hint}"
+            ))
         })
     }
 }
@@ -87,12 +89,28 @@ mod tests {
     fn a_bare_name_lies_in_the_hosts_namespace() {
         let account = ServiceAccount::parse("ring.reader").unwrap();
         assert_eq!(account.user("host").to_string(), "system:serviceaccount:host:ring.reader");
-        assert_eq!(ServiceAccount::parse("team/ring").unwrap().user("host").to_string(), "system:serviceaccount:team:ring");
+        assert_eq!(
+            ServiceAccount::parse("team/ring").unwrap().user("host").to_string(),
+            "system:serviceaccount:team:ring"
+        );
     }
 
     #[test]
     fn nothing_but_an_account_is_an_account() {
-        for bad in ["", "/", "a/", "/a", "a/b/c", "A", "a:b", "a b", "system:serviceaccount:a:b", "a.b/c", "a\n", "default/\u{0}"] {
+        for bad in [
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a/b/c",
+            "A",
+            "a:b",
+            "a b",
+            "system:serviceaccount:a:b",
+            "a.b/c",
+            "a\n",
+            "default/\u{0}",
+        ] {
             assert_eq!(ServiceAccount::parse(bad), None, "{bad:?}");
         }
     }

@@ -22,7 +22,8 @@ pub(crate) fn closest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) 
             let plain = plain(candidate);
             let distance = strsim::damerau_levenshtein(&wanted, &plain);
             // `env` for `environment`, `host` for `hosts`.
-            let begins = wanted.len() >= 3 && plain.len() >= 3 && (plain.starts_with(&wanted) || wanted.starts_with(&plain));
+            let begins =
+                wanted.len() >= 3 && plain.len() >= 3 && (plain.starts_with(&wanted) || wanted.starts_with(&plain));
             let limit = (plain.len().max(wanted.len()) / PART_THAT_MAY_DIFFER).max(1);
             (if begins { distance.min(1) } else { distance }, limit, candidate)
         })

@@ -81,11 +81,16 @@ fn an_edit_changes_one_guest() {
 
 #[test]
 fn later_findings_get_their_place_too() {
-    let parsed = file("# c\n---\nname: a\nwasm: ./a.wasm\npermissions:\n  - {apiGroups: [x], resources: [y], verbs: [get], namespaces: [n]}\n");
+    let parsed = file(
+        "# c\n---\nname: a\nwasm: ./a.wasm\npermissions:\n  - {apiGroups: [x], resources: [y], verbs: [get], namespaces: [n]}\n",
+    );
     let guest = parsed.guests().next().unwrap();
     let at = |path: &[Segment]| guest.diagnostic(Severity::Error, path, "bad").short();
     assert_eq!(at(&[Segment::Field("wasm")]), "c.yaml:4:7: bad");
-    assert_eq!(at(&[Segment::Field("permissions"), Segment::Index(0), Segment::Field("verbs"), Segment::Index(0)]), "c.yaml:6:46: bad");
+    assert_eq!(
+        at(&[Segment::Field("permissions"), Segment::Index(0), Segment::Field("verbs"), Segment::Index(0)]),
+        "c.yaml:6:46: bad"
+    );
     // What is not there is reported where it would be.
     assert_eq!(at(&[Segment::Field("permissions"), Segment::Index(7)]), "c.yaml:6:3: bad");
     assert_eq!(at(&[Segment::Field("limits")]), "c.yaml:3:1: bad");
@@ -93,7 +98,8 @@ fn later_findings_get_their_place_too() {
 
 #[test]
 fn a_thousand_guests_are_read() {
-    let text: String = (0..1_000).map(|n| format!("---\nname: ring-{n}\nwasm: ring.wasm\npermissions: as-requested\n")).collect();
+    let text: String =
+        (0..1_000).map(|n| format!("---\nname: ring-{n}\nwasm: ring.wasm\npermissions: as-requested\n")).collect();
     assert_eq!(file(&text).guests().count(), 1_000);
 }
 
@@ -107,7 +113,14 @@ fn any_spec() -> impl Strategy<Value = GuestSpec> {
             namespaces: namespace.into_iter().collect(),
         }
     });
-    ("[a-z][a-z0-9]{0,9}", "[ -~]{1,9}", prop::collection::vec("[^\0]{0,9}", 0..3), prop::collection::vec(rule, 0..3), 1_u32..256, 1_000_u64..2_592_000_000)
+    (
+        "[a-z][a-z0-9]{0,9}",
+        "[ -~]{1,9}",
+        prop::collection::vec("[^\0]{0,9}", 0..3),
+        prop::collection::vec(rule, 0..3),
+        1_u32..256,
+        1_000_u64..2_592_000_000,
+    )
         .prop_map(|(name, wasm, args, rules, concurrency, resync)| GuestSpec {
             args,
             permissions: wasm_operator_config::Grants::Rules(rules),

@@ -226,7 +226,11 @@ impl Watch {
         let paths = self.having.iter().map(|having| &having.path);
         let mapped = if let Mapping::Field(path) = &self.mapping { Some(path) } else { None };
         for path in paths.clone().chain(mapped) {
-            check(path.starts_with('.') && path.len() > 1 && !path.contains(".."), path, "a path such as `.spec.type`")?;
+            check(
+                path.starts_with('.') && path.len() > 1 && !path.contains(".."),
+                path,
+                "a path such as `.spec.type`",
+            )?;
         }
         for path in paths {
             if self.representation == Representation::Metadata && !path.starts_with(".metadata.") {

@@ -10,9 +10,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tracing::Instrument;
-use wasm_operator_cluster::gateway::{
-    GuestAccess, GuestGateway, IdentityError, InvalidAccess,
-};
+use wasm_operator_cluster::gateway::{GuestAccess, GuestGateway, IdentityError, InvalidAccess};
 use wasm_operator_cluster::informer::{Scope, Subscription, SubscriptionState};
 use wasm_operator_config::{Approval, ApprovalError, GrantError, GuestSpec};
 use wasm_operator_core::description::{self, Description};

@@ -119,7 +119,8 @@ impl Audit {
     /// What was logged since the start and passes `filter`. The server writes a line when the request has ended, which is a little after its answer has
     /// arrived: wait for a line that must be there with [`eventually`](crate::eventually).
     pub fn events(&self, mut filter: impl FnMut(&AuditEvent) -> bool) -> Result<Vec<AuditEvent>> {
-        let mut file = std::fs::File::open(&self.file).with_context(|| format!("the audit log `{}`", self.file.display()))?;
+        let mut file =
+            std::fs::File::open(&self.file).with_context(|| format!("the audit log `{}`", self.file.display()))?;
         file.seek(SeekFrom::Start(self.start))?;
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;

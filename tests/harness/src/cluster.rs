@@ -41,7 +41,9 @@ impl Cluster {
         let (cluster, _) = SHARED
             .get_or_try_init(async || {
                 let given = State::from_environment().transpose().context("the state of the given control plane")?;
-                let given = given.and_then(|state| Some(Self { audit: state.logs.get(AUDIT)?.clone(), kubeconfig: state.kubeconfig }));
+                let given = given.and_then(|state| {
+                    Some(Self { audit: state.logs.get(AUDIT)?.clone(), kubeconfig: state.kubeconfig })
+                });
                 let (cluster, control_plane) = match given {
                     Some(cluster) => (cluster, None),
                     None => {

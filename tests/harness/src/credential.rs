@@ -18,7 +18,10 @@ const TOKEN_SECONDS: i64 = 7_200;
 /// Makes the ServiceAccount and a token for it.
 pub(crate) async fn service_account_token(client: &Client, namespace: &str, name: &str) -> Result<String> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
-    let account = ServiceAccount { metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }, ..ServiceAccount::default() };
+    let account = ServiceAccount {
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+        ..ServiceAccount::default()
+    };
     match accounts.create(&PostParams::default(), &account).await {
         Err(kube::Error::Api(status)) if status.is_already_exists() => {}
         created => drop(created?),

@@ -58,7 +58,8 @@ impl LogLine {
     /// A field of the event or of one of its spans.
     pub fn value(&self, name: &str) -> Option<&Value> {
         let spans = self.json.get("spans").and_then(Value::as_array).into_iter().flatten().rev();
-        let places = [self.json.get("fields"), Some(&self.json), self.json.get("span")].into_iter().flatten().chain(spans);
+        let places =
+            [self.json.get("fields"), Some(&self.json), self.json.get("span")].into_iter().flatten().chain(spans);
         places.filter_map(|place| place.get(name)).next()
     }
 
@@ -131,7 +132,12 @@ impl Log {
                 return Ok(found);
             }
             if timeout_at(deadline, length.changed()).await.is_err() {
-                bail!("not within {} s: {what}: {} of {count} lines in `{}`", PATIENCE.as_secs(), found.len(), self.path.display());
+                bail!(
+                    "not within {} s: {what}: {} of {count} lines in `{}`",
+                    PATIENCE.as_secs(),
+                    found.len(),
+                    self.path.display()
+                );
             }
         }
     }
@@ -144,7 +150,8 @@ impl Log {
     /// The end of the log, for people.
     pub(crate) fn report(&self) -> String {
         let lines = self.shared.lines.lock();
-        let tail: Vec<_> = lines.iter().skip(lines.len().saturating_sub(SHOWN_LINES)).map(|line| line.text.as_str()).collect();
+        let tail: Vec<_> =
+            lines.iter().skip(lines.len().saturating_sub(SHOWN_LINES)).map(|line| line.text.as_str()).collect();
         format!("\n--- the end of `{}`:\n{}\n", self.path.display(), tail.join("\n"))
     }
 }

@@ -56,7 +56,11 @@ impl Metrics {
         let (mut start, mut below) = (0.0, 0.0);
         for (end, count) in buckets {
             if count >= rank && count > below {
-                return Some(if end.is_finite() { start + (end - start) * (rank - below) / (count - below) } else { start });
+                return Some(if end.is_finite() {
+                    start + (end - start) * (rank - below) / (count - below)
+                } else {
+                    start
+                });
             }
             (start, below) = (end, count);
         }
@@ -64,7 +68,9 @@ impl Metrics {
     }
 
     fn matching<'a>(&'a self, name: &'a str, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = &'a Sample> {
-        let has = move |sample: &&Sample| labels.iter().all(|(key, value)| sample.labels.get(*key).is_some_and(|found| found == value));
+        let has = move |sample: &&Sample| {
+            labels.iter().all(|(key, value)| sample.labels.get(*key).is_some_and(|found| found == value))
+        };
         self.samples.iter().filter(move |sample| sample.name == name).filter(has)
     }
 }
@@ -127,7 +133,8 @@ mod tests {
 
     #[test]
     fn quantiles_are_linear_within_a_bucket() {
-        let text = "h_bucket{le=\"1.0\"} 0\nh_bucket{le=\"2.0\"} 10\nh_bucket{le=\"4.0\"} 20\nh_bucket{le=\"+Inf\"} 20\n";
+        let text =
+            "h_bucket{le=\"1.0\"} 0\nh_bucket{le=\"2.0\"} 10\nh_bucket{le=\"4.0\"} 20\nh_bucket{le=\"+Inf\"} 20\n";
         let metrics = Metrics::parse(text);
         assert_eq!(metrics.quantile("h", &[], 0.25), Some(1.5));
         assert_eq!(metrics.quantile("h", &[], 0.75), Some(3.0));

@@ -13,8 +13,10 @@ const COMPONENTS_VARIABLE: &str = "WASM_OPERATOR_COMPONENTS";
 /// The `target` directory that the running test was built in: three levels above `<triple>/<profile>/deps/<test>`.
 fn target() -> Result<PathBuf> {
     let test = std::env::current_exe().context("the path of the running test")?;
-    let profile = test.ancestors().find(|path| path.file_name().is_some_and(|name| name == "release" || name == "debug"));
-    let target = profile.and_then(|path| path.ancestors().nth(2)).context("the test does not lie in a target directory")?;
+    let profile =
+        test.ancestors().find(|path| path.file_name().is_some_and(|name| name == "release" || name == "debug"));
+    let target =
+        profile.and_then(|path| path.ancestors().nth(2)).context("the test does not lie in a target directory")?;
     Ok(target.to_owned())
 }
 
@@ -24,7 +26,11 @@ pub fn program() -> Result<PathBuf> {
         Some(path) => path.into(),
         None => target()?.join("x86_64-unknown-linux-musl/release/wasm-operator"),
     };
-    ensure!(path.is_file(), "`{}` does not exist; build it with `cargo build --release -p wasm-operator` or set `{HOST_VARIABLE}`", path.display());
+    ensure!(
+        path.is_file(),
+        "`{}` does not exist; build it with `cargo build --release -p wasm-operator` or set `{HOST_VARIABLE}`",
+        path.display()
+    );
     Ok(path)
 }
 

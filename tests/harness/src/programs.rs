@@ -22,7 +22,8 @@ const LOG_LINE_BYTES: u64 = 4 << 20;
 /// A guest that runs a program, for the ConfigMaps with its label in these namespaces, where it may do everything with ConfigMaps.
 pub fn guest(name: &str, program: &str, namespaces: &[&str]) -> Guest {
     let all = ["get", "list", "watch", "create", "update", "patch", "delete"];
-    let rule = namespaces.iter().fold(Rule::new("", &["configmaps"], &all), |rule, namespace| rule.namespace(namespace));
+    let rule =
+        namespaces.iter().fold(Rule::new("", &["configmaps"], &all), |rule, namespace| rule.namespace(namespace));
     talkative(Guest::new(name, program).env("NAMESPACES", namespaces.join(","))).grant(rule)
 }
 
@@ -51,7 +52,8 @@ impl Objects {
 
     /// Creates the object or replaces its data.
     pub async fn write(&self, name: &str, data: &[(&str, &str)]) -> Result<ConfigMap> {
-        let data: serde_json::Map<String, Value> = data.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+        let data: serde_json::Map<String, Value> =
+            data.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
         let object = json!({
             "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": { "name": name, "labels": { (misbehaving::LABEL): self.program } },
@@ -82,8 +84,11 @@ impl Objects {
 
     /// Waits until `probe` has copied this value.
     pub async fn until_copied(&self, name: &str, value: &str) -> Result<()> {
-        let copied = |object: Option<&ConfigMap>| object.and_then(|object| object.data.as_ref()?.get("value")).is_some_and(|seen| seen == value);
-        until_object(&self.api, &format!("{name}-seen"), &format!("`probe` has copied `{value}` of `{name}`"), copied).await?;
+        let copied = |object: Option<&ConfigMap>| {
+            object.and_then(|object| object.data.as_ref()?.get("value")).is_some_and(|seen| seen == value)
+        };
+        until_object(&self.api, &format!("{name}-seen"), &format!("`probe` has copied `{value}` of `{name}`"), copied)
+            .await?;
         Ok(())
     }
 }
@@ -173,7 +178,13 @@ fn output<T: serde::de::DeserializeOwned>(line: &LogLine, key: &str) -> Option<T
     serde_json::from_value(value.get_mut(key)?.take()).ok()
 }
 
-async fn until_output<T: serde::de::DeserializeOwned>(log: &Log, guest: &str, key: &str, what: &str, wanted: impl Fn(&T) -> bool) -> Result<T> {
+async fn until_output<T: serde::de::DeserializeOwned>(
+    log: &Log,
+    guest: &str,
+    key: &str,
+    what: &str,
+    wanted: impl Fn(&T) -> bool,
+) -> Result<T> {
     let is_wanted = |line: &LogLine| line.is_of(guest) && output(line, key).is_some_and(|value| wanted(&value));
     output(&log.wait(what, is_wanted).await?, key).context("a line that changed")
 }
@@ -184,7 +195,12 @@ pub fn reconciles(log: &Log, guest: &str) -> Vec<Reconcile> {
 }
 
 /// Waits for a reconcile.
-pub async fn until_reconcile(log: &Log, guest: &str, what: &str, wanted: impl Fn(&Reconcile) -> bool) -> Result<Reconcile> {
+pub async fn until_reconcile(
+    log: &Log,
+    guest: &str,
+    what: &str,
+    wanted: impl Fn(&Reconcile) -> bool,
+) -> Result<Reconcile> {
     until_output(log, guest, "reconcile", what, wanted).await
 }
 
@@ -194,7 +210,12 @@ pub fn finished(log: &Log, guest: &str) -> Vec<Finished> {
 }
 
 /// Waits for such an end.
-pub async fn until_finished(log: &Log, guest: &str, what: &str, wanted: impl Fn(&Finished) -> bool) -> Result<Finished> {
+pub async fn until_finished(
+    log: &Log,
+    guest: &str,
+    what: &str,
+    wanted: impl Fn(&Finished) -> bool,
+) -> Result<Finished> {
     until_output(log, guest, "finished", what, wanted).await
 }
 
@@ -213,7 +234,14 @@ pub async fn answers(log: &Log, guest: &str, objects: &Objects, name: &str, requ
     }
     let id = format!("{:x}", jiff::Timestamp::now().as_nanosecond());
     objects.write(name, &[("id", &id), ("requests", &Value::from(requests).to_string())]).await?;
-    let seen = until_output(log, guest, "answers", "the requester has its answers", |answers: &Answers| answers.id == id).await?;
-    anyhow::ensure!(seen.answers.len() == requests.len(), "{} answers to {} requests", seen.answers.len(), requests.len());
+    let seen =
+        until_output(log, guest, "answers", "the requester has its answers", |answers: &Answers| answers.id == id)
+            .await?;
+    anyhow::ensure!(
+        seen.answers.len() == requests.len(),
+        "{} answers to {} requests",
+        seen.answers.len(),
+        requests.len()
+    );
     Ok(seen.answers)
 }

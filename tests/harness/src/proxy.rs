@@ -52,7 +52,12 @@ impl Proxy {
     pub async fn start(upstream: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let shared = Shared { upstream, connections: Mutex::default(), accepted: watch::channel(0).0, next: Mutex::new(Flow::Pass(Duration::ZERO)) };
+        let shared = Shared {
+            upstream,
+            connections: Mutex::default(),
+            accepted: watch::channel(0).0,
+            next: Mutex::new(Flow::Pass(Duration::ZERO)),
+        };
         let shared = Arc::new(shared);
         tokio::spawn(accept(listener, shared.clone()));
         Ok(Self { address, shared })

@@ -82,15 +82,20 @@ impl<'a> Ring<'a> {
     /// One lap, seen by one watch: the time from each namespace to the next.
     pub async fn hops(&self, nonce: i64) -> Result<Vec<Duration>> {
         let objects: Api<DynamicObject> = Api::all_with(self.space.client(), &resource());
-        let version = objects.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version.unwrap_or_default();
+        let version =
+            objects.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version.unwrap_or_default();
         let mut events = std::pin::pin!(objects.watch(&WatchParams::default(), &version).await?);
         self.send(nonce).await?;
         let mut last = None;
         let mut hops = Vec::with_capacity(self.namespaces.len());
         let deadline = Instant::now() + PATIENCE;
         while hops.len() + 1 < self.namespaces.len() {
-            let event = timeout_at(deadline, events.next()).await.with_context(|| format!("the lap stopped after {} hops", hops.len()))?;
-            let (WatchEvent::Added(object) | WatchEvent::Modified(object)) = event.context("the watch ended")?? else { continue };
+            let event = timeout_at(deadline, events.next())
+                .await
+                .with_context(|| format!("the lap stopped after {} hops", hops.len()))?;
+            let (WatchEvent::Added(object) | WatchEvent::Modified(object)) = event.context("the watch ended")?? else {
+                continue;
+            };
             let is_ours = object.namespace().is_some_and(|namespace| self.namespaces.contains(&namespace));
             if is_ours && nonce_of(Some(&object)) == Some(nonce) {
                 let now = Instant::now();

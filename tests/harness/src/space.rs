@@ -83,7 +83,10 @@ impl Space {
     pub async fn namespace(&self, suffix: &str) -> Result<String> {
         let name = self.name_of(suffix);
         let namespaces: Api<Namespace> = Api::all(self.client());
-        let namespace = Namespace { metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() }, ..Namespace::default() };
+        let namespace = Namespace {
+            metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
+            ..Namespace::default()
+        };
         match namespaces.create(&PostParams::default(), &namespace).await {
             Err(kube::Error::Api(status)) if status.is_already_exists() => {}
             created => drop(created?),

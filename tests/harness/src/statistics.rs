@@ -40,7 +40,14 @@ impl Latencies {
 impl fmt::Display for Latencies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let milliseconds = |percent| self.percentile(percent).as_secs_f64() * 1e3;
-        write!(f, "p50 {:.2} ms, p95 {:.2} ms, most {:.2} ms, {} samples", milliseconds(50), milliseconds(95), milliseconds(100), self.len())
+        write!(
+            f,
+            "p50 {:.2} ms, p95 {:.2} ms, most {:.2} ms, {} samples",
+            milliseconds(50),
+            milliseconds(95),
+            milliseconds(100),
+            self.len()
+        )
     }
 }
 

@@ -22,7 +22,11 @@ pub async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Result<T>) ->
 }
 
 /// [`eventually`] with another deadline.
-pub async fn eventually_within<T>(within: Duration, what: &str, mut probe: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+pub async fn eventually_within<T>(
+    within: Duration,
+    what: &str,
+    mut probe: impl AsyncFnMut() -> Result<T>,
+) -> Result<T> {
     let deadline = Instant::now() + within;
     let mut last = anyhow!("no answer");
     loop {
@@ -39,7 +43,12 @@ pub async fn eventually_within<T>(within: Duration, what: &str, mut probe: impl 
 }
 
 /// Follows one object by watch until it is as wanted; `None` is its absence.
-pub async fn until_object<K>(api: &Api<K>, name: &str, what: &str, mut wanted: impl FnMut(Option<&K>) -> bool) -> Result<Option<K>>
+pub async fn until_object<K>(
+    api: &Api<K>,
+    name: &str,
+    what: &str,
+    mut wanted: impl FnMut(Option<&K>) -> bool,
+) -> Result<Option<K>>
 where
     K: Resource + Clone + DeserializeOwned + serde::Serialize + std::fmt::Debug,
 {
@@ -48,14 +57,20 @@ where
     match timeout_at(deadline, follow(api, name, &mut last, &mut wanted)).await {
         Ok(result) => result,
         Err(_) => {
-            let mut seen = last.map_or_else(|| "no object".to_owned(), |object| serde_json::to_string(&object).unwrap_or_default());
+            let mut seen = last
+                .map_or_else(|| "no object".to_owned(), |object| serde_json::to_string(&object).unwrap_or_default());
             seen.truncate(seen.floor_char_boundary(SHOWN_BYTES));
             bail!("not within {} s: {what}; `{name}` last seen: {seen}", PATIENCE.as_secs());
         }
     }
 }
 
-async fn follow<K>(api: &Api<K>, name: &str, last: &mut Option<K>, wanted: &mut impl FnMut(Option<&K>) -> bool) -> Result<Option<K>>
+async fn follow<K>(
+    api: &Api<K>,
+    name: &str,
+    last: &mut Option<K>,
+    wanted: &mut impl FnMut(Option<&K>) -> bool,
+) -> Result<Option<K>>
 where
     K: Resource + Clone + DeserializeOwned + serde::Serialize + std::fmt::Debug,
 {

@@ -15,7 +15,12 @@ enum Seen {
     /// Not looked at yet.
     Unknown,
     Missing,
-    File { device: u64, inode: u64, bytes: u64, modified: (i64, i64) },
+    File {
+        device: u64,
+        inode: u64,
+        bytes: u64,
+        modified: (i64, i64),
+    },
 }
 
 impl Seen {

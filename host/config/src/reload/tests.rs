@@ -125,8 +125,8 @@ async fn without_notifications_files_are_looked_at() {
 }
 
 mod filter {
-    use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, Flag, ModifyKind};
     use notify::Event;
+    use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, Flag, ModifyKind};
 
     use super::super::notifier::concerns;
     use super::super::walk::Interests;

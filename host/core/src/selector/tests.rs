@@ -14,14 +14,37 @@ fn matches(selector: &str, pairs: &[(&str, &str)]) -> bool {
 fn label_selectors_match_as_in_kubernetes() {
     let app = [("app", "web"), ("n", "10")];
     for selector in [
-        "", "app", "app=web", "app == web", "app!=db", "other!=x", "app in (db, web)", "app notin (db)", "other notin (x)",
-        "!other", "n>9", "n<11", "app=web,n", " app in (web) , !other", "example.com/x notin (a)",
+        "",
+        "app",
+        "app=web",
+        "app == web",
+        "app!=db",
+        "other!=x",
+        "app in (db, web)",
+        "app notin (db)",
+        "other notin (x)",
+        "!other",
+        "n>9",
+        "n<11",
+        "app=web,n",
+        " app in (web) , !other",
+        "example.com/x notin (a)",
     ] {
         assert!(matches(selector, &app), "{selector}");
     }
     for selector in [
-        "other", "app=db", "app!=web", "app in (db)", "app notin (web)", "!app", "n>10", "n<10", "other>1", "app>1",
-        "app=web,other", "app=",
+        "other",
+        "app=db",
+        "app!=web",
+        "app in (db)",
+        "app notin (web)",
+        "!app",
+        "n>10",
+        "n<10",
+        "other>1",
+        "app>1",
+        "app=web,other",
+        "app=",
     ] {
         assert!(!matches(selector, &app), "{selector}");
     }
@@ -35,7 +58,29 @@ fn an_empty_value_is_a_value() {
 
 #[test]
 fn what_the_server_refuses_is_refused() {
-    for selector in [",", "a,", "a b", "a in b", "a in (b", "=b", "a>x", "a=b=c", "a=-b", "-a", "a/", "/a", "!", "a!", "(", "a=b c", "a in ()", "a>-1", "a<+1", "A/b", "a=\u{a0}b"] {
+    for selector in [
+        ",",
+        "a,",
+        "a b",
+        "a in b",
+        "a in (b",
+        "=b",
+        "a>x",
+        "a=b=c",
+        "a=-b",
+        "-a",
+        "a/",
+        "/a",
+        "!",
+        "a!",
+        "(",
+        "a=b c",
+        "a in ()",
+        "a>-1",
+        "a<+1",
+        "A/b",
+        "a=\u{a0}b",
+    ] {
         assert!(LabelSelector::parse(selector).is_err(), "{selector}");
     }
 }

@@ -52,7 +52,9 @@ fn owners_match_by_group_kind_and_controller() {
 #[test]
 fn an_object_that_changes_its_owner_leads_to_both() {
     let watch = watch(Mapping::Label("owner".into()));
-    let named = |name: &str| format!(r#"{{"metadata":{{"name":"c","namespace":"n","uid":"1","labels":{{"owner":"{name}"}}}}}}"#);
+    let named = |name: &str| {
+        format!(r#"{{"metadata":{{"name":"c","namespace":"n","uid":"1","labels":{{"owner":"{name}"}}}}}}"#)
+    };
     assert_eq!(keys(&watch, &change(&named("a"), &named("b")), true, false), ["n/a", "n/b"]);
 }
 
@@ -60,7 +62,10 @@ fn an_object_that_changes_its_owner_leads_to_both() {
 fn annotations_stay_in_their_namespace_unless_allowed() {
     let watch = watch(Mapping::Annotation("for".into()));
     let named = |value: &str| {
-        change("", &format!(r#"{{"metadata":{{"name":"c","namespace":"n","uid":"1","annotations":{{"for":"{value}"}}}}}}"#))
+        change(
+            "",
+            &format!(r#"{{"metadata":{{"name":"c","namespace":"n","uid":"1","annotations":{{"for":"{value}"}}}}}}"#),
+        )
     };
     assert_eq!(keys(&watch, &named("a"), true, false), ["n/a"]);
     assert_eq!(keys(&watch, &named("n/a"), true, false), ["n/a"]);
@@ -85,7 +90,9 @@ fn fields_of_primaries_are_followed() {
     let watch = watch(Mapping::Field(".spec.configMapName".into()));
     let mut index = FieldIndex::new([".spec.configMapName".to_owned()]);
     let primary = |name: &str, value: &str| {
-        format!(r#"{{"metadata":{{"name":"{name}","namespace":"n","uid":"{name}"}},"spec":{{"configMapName":"{value}"}}}}"#)
+        format!(
+            r#"{{"metadata":{{"name":"{name}","namespace":"n","uid":"{name}"}},"spec":{{"configMapName":"{value}"}}}}"#
+        )
     };
     index.update(&change("", &primary("p", "c")));
     index.update(&change("", &primary("q", "other")));
@@ -117,7 +124,8 @@ fn the_generation_predicate_passes_on_finalizers_and_deletion_and_for_kinds_with
 
 #[test]
 fn any_of_the_listed_parts_is_enough() {
-    let watch = Watch { changed: Parts { labels: true, annotations: true, ..Parts::default() }, ..watch(Mapping::Object) };
+    let watch =
+        Watch { changed: Parts { labels: true, annotations: true, ..Parts::default() }, ..watch(Mapping::Object) };
     let at = |rest: &str| format!(r#"{{"metadata":{{"name":"c","uid":"1"{rest}}}}}"#);
     assert!(watch.passes(&change(&at(""), &at(r#","annotations":{"a":"b"}"#))));
     assert!(watch.passes(&change(&at(""), &at(r#","labels":{"a":"b"}"#))));

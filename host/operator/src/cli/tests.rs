@@ -47,7 +47,8 @@ fn a_cause_is_said_once() {
     use anyhow::Context as _;
 
     let inner = || std::io::Error::other("disk full");
-    let error = Err::<(), _>(inner()).context(format!("cannot write `x`: {}", inner())).context("guest `a`").unwrap_err();
+    let error =
+        Err::<(), _>(inner()).context(format!("cannot write `x`: {}", inner())).context("guest `a`").unwrap_err();
     assert_eq!(message(&error), "error: guest `a`: cannot write `x`: disk full\n");
     assert_eq!(message(&anyhow::anyhow!("error: no file\n --> x")), "error: no file\n --> x\n");
 }

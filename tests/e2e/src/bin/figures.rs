@@ -34,7 +34,11 @@ fn main() -> Result<()> {
 async fn figures(space: &Space, arguments: &Arguments) -> Result<()> {
     let laps = if arguments.quick { 10 } else { 40 };
     let quiet = Duration::from_secs(if arguments.quick { 70 } else { 300 });
-    show("host, 0 guests, resident", mebibytes(empty(space).await?), "Rss of /proc/<pid>/smaps_rollup, ready and idle, host without a guest");
+    show(
+        "host, 0 guests, resident",
+        mebibytes(empty(space).await?),
+        "Rss of /proc/<pid>/smaps_rollup, ready and idle, host without a guest",
+    );
     hops(space, FEW, laps, "few").await?;
     let (ring, host) = hops(space, MANY, if arguments.quick { 2 } else { 5 }, "many").await?;
     asleep(&ring, &host).await?;
@@ -82,7 +86,9 @@ async fn hops<'a>(space: &'a Space, size: usize, laps: i64, name: &str) -> Resul
     show(
         &format!("ring hop, {size} guests, all asleep"),
         all,
-        &format!("time between the writes in two neighbouring namespaces, as one watch of this program sees them; {laps} laps"),
+        &format!(
+            "time between the writes in two neighbouring namespaces, as one watch of this program sees them; {laps} laps"
+        ),
     );
     Ok((ring, host))
 }
@@ -94,21 +100,39 @@ fn quick_sleep(guests: Vec<Guest>) -> Vec<Guest> {
 async fn asleep(ring: &Ring<'_>, host: &Host) -> Result<()> {
     host.until_all_asleep(ring.names()).await?;
     let resident = settled(host).await?;
-    show(&format!("host, {MANY} ring guests asleep, resident"), mebibytes(resident), "Rss of /proc/<pid>/smaps_rollup, after the laps");
+    show(
+        &format!("host, {MANY} ring guests asleep, resident"),
+        mebibytes(resident),
+        "Rss of /proc/<pid>/smaps_rollup, after the laps",
+    );
     let watches = host.metrics().await?.sum("wasm_operator_watch_streams", &[]);
-    show(&format!("upstream watches for {MANY} guests"), watches, "wasm_operator_watch_streams; the API server's audit log says the same, see the test");
+    show(
+        &format!("upstream watches for {MANY} guests"),
+        watches,
+        "wasm_operator_watch_streams; the API server's audit log says the same, see the test",
+    );
     Ok(())
 }
 
 /// What a guest costs awake and asleep: the same host, with half of the guests and with all, asleep and awake.
 async fn awake(space: &Space, host: &Host, ring: &Ring<'_>) -> Result<()> {
     let anonymous_asleep = host.memory()?.anonymous;
-    let half = space.host().named("half").guests(quick_sleep(ring.guests()).into_iter().take(MANY / 2)).watching_everywhere().start().await?;
+    let half = space
+        .host()
+        .named("half")
+        .guests(quick_sleep(ring.guests()).into_iter().take(MANY / 2))
+        .watching_everywhere()
+        .start()
+        .await?;
     half.until_ready().await?;
     half.until_all_asleep(ring.names().into_iter().take(MANY / 2)).await?;
     settled(&half).await?;
     let each = anonymous_asleep.saturating_sub(half.memory()?.anonymous) as f64 / (MANY - MANY / 2) as f64;
-    show("each sleeping guest, anonymous memory", format!("{each:.0} KiB"), "anonymous memory with 100 guests less that with 50, divided by 50");
+    show(
+        "each sleeping guest, anonymous memory",
+        format!("{each:.0} KiB"),
+        "anonymous memory with 100 guests less that with 50, divided by 50",
+    );
 
     let never = ring.guests().into_iter().map(|guest| guest.set("sleep", serde_json::json!({ "mode": "Never" })));
     let awake = space.host().named("awake").guests(never).watching_everywhere().start().await?;
@@ -119,17 +143,32 @@ async fn awake(space: &Space, host: &Host, ring: &Ring<'_>) -> Result<()> {
     }
     settled(&awake).await?;
     let each = awake.memory()?.anonymous.saturating_sub(anonymous_asleep) as f64 / MANY as f64;
-    show("each guest awake, anonymous memory", format!("{each:.0} KiB"), "the same with `sleep.mode: Never` after one reconcile each, less the same asleep, divided by 100");
+    show(
+        "each guest awake, anonymous memory",
+        format!("{each:.0} KiB"),
+        "the same with `sleep.mode: Never` after one reconcile each, less the same asleep, divided by 100",
+    );
     Ok(())
 }
 
 fn wakes(metrics: &Metrics) -> Result<()> {
     let name = "wasm_operator_guest_wake_duration_seconds";
-    let quantile = |quantile| metrics.quantile(name, &[("path", "dormant")], quantile).map(|seconds| seconds * 1e3).context("no wakes");
-    show("wake (instantiate) inside the host", format!("p50 {:.3} ms, p95 {:.3} ms", quantile(0.5)?, quantile(0.95)?), "histogram wasm_operator_guest_wake_duration_seconds{path=\"dormant\"} of the 100 ring guests");
+    let quantile = |quantile| {
+        metrics.quantile(name, &[("path", "dormant")], quantile).map(|seconds| seconds * 1e3).context("no wakes")
+    };
+    show(
+        "wake (instantiate) inside the host",
+        format!("p50 {:.3} ms, p95 {:.3} ms", quantile(0.5)?, quantile(0.95)?),
+        "histogram wasm_operator_guest_wake_duration_seconds{path=\"dormant\"} of the 100 ring guests",
+    );
     let name = "controller_runtime_reconcile_time_seconds";
-    let quantile = |quantile| metrics.quantile(name, &[], quantile).map(|seconds| seconds * 1e3).context("no reconciles");
-    show("reconcile with its write, inside the host", format!("p50 {:.2} ms, p95 {:.2} ms", quantile(0.5)?, quantile(0.95)?), "histogram controller_runtime_reconcile_time_seconds: instantiate, reconcile, one PATCH to the API server");
+    let quantile =
+        |quantile| metrics.quantile(name, &[], quantile).map(|seconds| seconds * 1e3).context("no reconciles");
+    show(
+        "reconcile with its write, inside the host",
+        format!("p50 {:.2} ms, p95 {:.2} ms", quantile(0.5)?, quantile(0.95)?),
+        "histogram controller_runtime_reconcile_time_seconds: instantiate, reconcile, one PATCH to the API server",
+    );
     Ok(())
 }
 
@@ -142,14 +181,19 @@ async fn requests(space: &Space, ring: &Ring<'_>, host: &Host) -> Result<()> {
     let users: Vec<_> = ring.names().iter().map(|guest| host.user_of(guest)).collect();
     let hops = MANY - 1;
     let count = eventually("all writes are in the audit log", async || {
-        let events = audit.events(|event| event.is_complete() && users.iter().any(|user| user == event.acting_user()))?;
+        let events =
+            audit.events(|event| event.is_complete() && users.iter().any(|user| user == event.acting_user()))?;
         let writes = events.iter().filter(|event| event.verb == "patch").count();
         ensure!(writes >= hops, "{writes} writes");
         Ok((writes, events.len() - writes))
     })
     .await?;
     let each = |count: usize| count as f64 / hops as f64;
-    show("API requests per hop", format!("{:.2} writes, {:.2} others", each(count.0), each(count.1)), "the API server's audit log of one lap of 100 guests, requests in the guests' names");
+    show(
+        "API requests per hop",
+        format!("{:.2} writes, {:.2} others", each(count.0), each(count.1)),
+        "the API server's audit log of one lap of 100 guests, requests in the guests' names",
+    );
     Ok(())
 }
 
@@ -161,7 +205,11 @@ async fn still(ring: &Ring<'_>, host: &Host, time: Duration) -> Result<()> {
     let used = host.cpu()?.saturating_sub(cpu);
     let woken = wakes().await? - before;
     let seconds = time.as_secs();
-    show(&format!("CPU of {MANY} quiet guests over {seconds} s"), format!("{:.3} % of a core", 100.0 * used.as_secs_f64() / time.as_secs_f64()), "user and system time of /proc/<pid>/stat");
+    show(
+        &format!("CPU of {MANY} quiet guests over {seconds} s"),
+        format!("{:.3} % of a core", 100.0 * used.as_secs_f64() / time.as_secs_f64()),
+        "user and system time of /proc/<pid>/stat",
+    );
     show("wake-ups in that time", woken, "wasm_operator_guest_wakes_total");
     Ok(())
 }

@@ -46,7 +46,8 @@ fn the_metrics_have_the_names_that_dashboards_know() -> Result<()> {
         let missing: Vec<_> = METRICS.iter().filter(|name| metrics.names().all(|found| found != **name)).collect();
         assert!(missing.is_empty(), "missing: {missing:?}");
         for guest in ring.names() {
-            let done = metrics.sum("controller_runtime_reconcile_total", &[("controller", &guest), ("result", "success")]);
+            let done =
+                metrics.sum("controller_runtime_reconcile_total", &[("controller", &guest), ("result", "success")]);
             assert!(done >= 1.0, "`{guest}` has {done} reconciles");
             assert_eq!(metrics.sum("wasm_operator_guest_state", &[("guest", &guest)]), 1.0, "a guest is in one state");
         }

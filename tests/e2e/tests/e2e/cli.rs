@@ -68,9 +68,19 @@ fn validate_names_what_a_component_asks_for_and_is_not_granted() -> Result<()> {
     let output = run(&directory, &["validate"])?;
     // Fewer permissions than asked for are the administrator's right, and no error.
     assert_eq!(output.code, 0, "{output:?}");
-    let at = |line: usize| output.stderr.split("\n\n").filter(move |message| message.contains(&format!("wasm_config.yaml:{line}:"))).collect::<Vec<_>>();
+    let at = |line: usize| {
+        output
+            .stderr
+            .split("\n\n")
+            .filter(move |message| message.contains(&format!("wasm_config.yaml:{line}:")))
+            .collect::<Vec<_>>()
+    };
     assert!(at(1).is_empty(), "{}", output.stderr);
-    assert!(at(5).iter().any(|message| message.contains("\"create\"") && !message.contains("\"list\"")), "{}", output.stderr);
+    assert!(
+        at(5).iter().any(|message| message.contains("\"create\"") && !message.contains("\"list\"")),
+        "{}",
+        output.stderr
+    );
     assert!(at(7).iter().any(|message| message.contains("will not hear of changes")), "{}", output.stderr);
     Ok(())
 }
@@ -93,13 +103,26 @@ fn inspect_shows_controllers_watches_imports_and_permissions() -> Result<()> {
     let ring = ring.to_str().context("a path that is no text")?;
     let environment = ["--env", "IN_NAMESPACE=here", "--env", "OUT_NAMESPACE=there"];
     let text = run(&directory, &[&["inspect", ring][..], &environment].concat())?.success()?;
-    for word in ["controller ring", "testresources.ring.wasm-operator.dev/v1 (TestResource)", "in here", "metadata.name=ring", "generation", "wasi:http/outgoing-handler", "patch", "there"] {
+    for word in [
+        "controller ring",
+        "testresources.ring.wasm-operator.dev/v1 (TestResource)",
+        "in here",
+        "metadata.name=ring",
+        "generation",
+        "wasi:http/outgoing-handler",
+        "patch",
+        "there",
+    ] {
         assert!(text.contains(word), "no `{word}` in:\n{text}");
     }
     let json = run(&directory, &[&["inspect", ring, "-o", "json"][..], &environment].concat())?.success()?;
     let json: Value = serde_json::from_str(&json)?;
     assert_eq!(json.pointer("/controllers/0/primary/of/plural"), Some(&json!("testresources")));
-    assert!(json["digest"].as_str().is_some_and(|digest| digest.starts_with("sha256:") && digest.len() == 71), "{}", json["digest"]);
+    assert!(
+        json["digest"].as_str().is_some_and(|digest| digest.starts_with("sha256:") && digest.len() == 71),
+        "{}",
+        json["digest"]
+    );
 
     // Without its environment it says what is missing.
     let lost = run(&directory, &["inspect", ring])?;
@@ -112,7 +135,8 @@ fn commands_say_what_is_wrong_with_a_component() -> Result<()> {
     let directory = directory("broken-components")?;
     std::fs::write(directory.join("garbage.wasm"), b"garbage")?;
     std::fs::write(directory.join("module.wasm"), b"\0asm\x01\0\0\0")?;
-    let (no_exports, wrong_version, looping) = (component("no_exports")?, component("wrong_version")?, component("endless_loop_in_describe")?);
+    let (no_exports, wrong_version, looping) =
+        (component("no_exports")?, component("wrong_version")?, component("endless_loop_in_describe")?);
     for (file, word) in [
         (Path::new("missing.wasm"), "missing.wasm"),
         (Path::new("garbage.wasm"), "not WebAssembly"),
@@ -174,12 +198,27 @@ fn run_does_not_start_without_a_configuration_or_a_cluster() -> Result<()> {
 }
 
 /// May this user do this?
-async fn may(space: &harness::Space, user: &str, verb: &str, group: &str, resource: &str, namespace: &str) -> Result<bool> {
+async fn may(
+    space: &harness::Space,
+    user: &str,
+    verb: &str,
+    group: &str,
+    resource: &str,
+    namespace: &str,
+) -> Result<bool> {
     let namespace_of_user = user.split(':').nth(2).unwrap_or_default();
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
             user: Some(user.to_owned()),
-            groups: Some(["system:authenticated", "system:serviceaccounts", &format!("system:serviceaccounts:{namespace_of_user}")].map(str::to_owned).to_vec()),
+            groups: Some(
+                [
+                    "system:authenticated",
+                    "system:serviceaccounts",
+                    &format!("system:serviceaccounts:{namespace_of_user}"),
+                ]
+                .map(str::to_owned)
+                .to_vec(),
+            ),
             resource_attributes: Some(ResourceAttributes {
                 verb: Some(verb.to_owned()),
                 group: Some(group.to_owned()),
@@ -212,7 +251,11 @@ fn the_rights_that_rbac_prints_are_enough_for_a_ring_and_no_more() -> Result<()>
             (host.user(), "watch", ring::RESOURCE, first, true),
             (host.user(), "patch", ring::RESOURCE, second, false),
         ] {
-            assert_eq!(may(space, user, verb, ring::GROUP, resource, namespace).await?, expected, "{user} {verb} {resource} in {namespace}");
+            assert_eq!(
+                may(space, user, verb, ring::GROUP, resource, namespace).await?,
+                expected,
+                "{user} {verb} {resource} in {namespace}"
+            );
         }
         for resource in ["secrets", "configmaps", "pods", "serviceaccounts"] {
             for verb in ["get", "list", "create", "impersonate"] {

@@ -23,7 +23,10 @@ impl Recorder {
     async fn new(space: &Space, arguments: &[&str]) -> Result<Self> {
         let namespace = space.namespace("a").await?;
         let proxy = Proxy::start(space.cluster().server()?).await?;
-        let mut builder = space.host().guest(programs::guest("recorder", "recorder", &[&namespace]).idle_after("50ms")).through(&proxy);
+        let mut builder = space
+            .host()
+            .guest(programs::guest("recorder", "recorder", &[&namespace]).idle_after("50ms"))
+            .through(&proxy);
         for argument in arguments {
             builder = builder.argument(*argument);
         }
@@ -47,14 +50,23 @@ impl Recorder {
     /// Waits until all that is reconciled, and checks that nothing else is.
     async fn recovers(&self, log: &harness::Log) -> Result<()> {
         for name in ["changed", "new"] {
-            until_reconcile(log, "recorder", name, |seen| seen.key.ends_with(name) && seen.value.as_deref() == Some("after")).await?;
+            until_reconcile(log, "recorder", name, |seen| {
+                seen.key.ends_with(name) && seen.value.as_deref() == Some("after")
+            })
+            .await?;
         }
-        let gone = until_reconcile(log, "recorder", "the deletion", |seen| seen.key.ends_with("deleted") && seen.uid.is_none()).await?;
+        let gone = until_reconcile(log, "recorder", "the deletion", |seen| {
+            seen.key.ends_with("deleted") && seen.uid.is_none()
+        })
+        .await?;
         assert_eq!(gone.deleted.len(), 1, "the tombstone: {gone:?}");
         self.objects.write_value("marker", "after").await?;
         until_reconcile(log, "recorder", "the marker", |seen| seen.key.ends_with("marker")).await?;
         let all = reconciles(log, "recorder");
-        assert!(all.iter().all(|seen| !seen.key.ends_with("same")), "an object that did not change was reconciled: {all:?}");
+        assert!(
+            all.iter().all(|seen| !seen.key.ends_with("same")),
+            "an object that did not change was reconciled: {all:?}"
+        );
         Ok(())
     }
 
@@ -171,7 +183,10 @@ fn lost_rights_stop_a_guest_and_restored_rights_start_it_again() -> Result<()> {
         // The streams that are open stay open at the server: rights are asked for again, and by a new connection.
         recorder.proxy.cut();
         eventually_within(RECHECK, "the watch waits for its right", async || {
-            let parked = recorder.host.log().lines(|line| line.is_of("recorder") && line.text().contains("may not list and watch"));
+            let parked = recorder
+                .host
+                .log()
+                .lines(|line| line.is_of("recorder") && line.text().contains("may not list and watch"));
             ensure!(!parked.is_empty(), "no such line");
             Ok(())
         })
@@ -195,7 +210,8 @@ fn a_host_that_starts_before_the_api_server_waits_for_it() -> Result<()> {
         let namespace = space.namespace("a").await?;
         let proxy = Proxy::start(space.cluster().server()?).await?;
         proxy.refuse();
-        let host = space.host().guest(programs::guest("recorder", "recorder", &[&namespace])).through(&proxy).start().await?;
+        let host =
+            space.host().guest(programs::guest("recorder", "recorder", &[&namespace])).through(&proxy).start().await?;
         assert_eq!(host.get("/livez").await?.0, 200);
         assert_eq!(host.get("/readyz").await?.0, 503);
         proxy.pass();

@@ -7,7 +7,8 @@ use serde_json::json;
 
 /// The host's open watches on a resource, as the API server sees them, and as the host says.
 async fn watches(space: &Space, host: &Host, resource: &str, metric: &str) -> Result<(usize, f64)> {
-    let open = space.audit().open_watches(|event| event.user.username == host.user() && event.resource() == resource)?;
+    let open =
+        space.audit().open_watches(|event| event.user.username == host.user() && event.resource() == resource)?;
     Ok((open.len(), host.metrics().await?.sum("wasm_operator_watch_streams", &[("resource", metric)])))
 }
 
@@ -30,7 +31,8 @@ fn without_the_right_to_the_whole_cluster_there_is_one_watch_for_each_namespace(
     test(async |space| {
         let (one, two) = (space.namespace("one").await?, space.namespace("two").await?);
         // Two guests share a namespace, and so its watch.
-        let guests = [("a", &one), ("b", &one), ("c", &two)].map(|(name, namespace)| programs::guest(name, "recorder", &[namespace]));
+        let guests = [("a", &one), ("b", &one), ("c", &two)]
+            .map(|(name, namespace)| programs::guest(name, "recorder", &[namespace]));
         let host = space.host().guests(guests).start().await?;
         for namespace in [&one, &two] {
             Objects::new(space, namespace, "recorder").write_value("one", "1").await?;
@@ -48,7 +50,8 @@ fn a_watch_ends_when_its_last_guest_is_gone() -> Result<()> {
     test(async |space| {
         let namespace = space.namespace("a").await?;
         let recorder = programs::guest("recorder", "recorder", &[&namespace]);
-        let mut host = space.host().guests([recorder.clone(), ring::guest("ring-0", &namespace, &namespace)]).start().await?;
+        let mut host =
+            space.host().guests([recorder.clone(), ring::guest("ring-0", &namespace, &namespace)]).start().await?;
         eventually("both watches are open", async || {
             let open = watches(space, &host, ring::RESOURCE, "testresources.ring.wasm-operator.dev").await?;
             ensure!(open == (1, 1.0), "{open:?}");
@@ -82,11 +85,15 @@ fn of_two_guests_on_one_cache_the_one_without_the_right_never_sees_the_object() 
         let second = requester("second", &own).grant(Rule::read("", "configmaps").namespace(&shared));
         let watcher = programs::guest("watcher", "recorder", &[&shared]);
         let denied = programs::guest("denied", "recorder", &[&shared]);
-        let builder = space.host().guests([first, second, watcher, denied]).denying("second", &shared).denying("denied", &shared);
+        let builder =
+            space.host().guests([first, second, watcher, denied]).denying("second", &shared).denying("denied", &shared);
         let host = builder.start().await?;
         let log = host.log();
         Objects::new(space, &shared, "recorder").write_value("hidden", SECRET).await?;
-        until_reconcile(log, "watcher", "the guest with the right sees it", |seen| seen.value.as_deref() == Some(SECRET)).await?;
+        until_reconcile(log, "watcher", "the guest with the right sees it", |seen| {
+            seen.value.as_deref() == Some(SECRET)
+        })
+        .await?;
 
         let reads = [
             json!({ "path": format!("/api/v1/namespaces/{shared}/configmaps/hidden?resourceVersion=0") }),
@@ -99,7 +106,11 @@ fn of_two_guests_on_one_cache_the_one_without_the_right_never_sees_the_object() 
         for answer in &refused {
             assert_eq!(answer.status, 403, "{answer:?}");
             assert!(!answer.body.contains(SECRET));
-            assert!(answer.message().contains(&host.user_of("second")), "the API server names the guest: {}", answer.message());
+            assert!(
+                answer.message().contains(&host.user_of("second")),
+                "the API server names the guest: {}",
+                answer.message()
+            );
         }
         assert!(programs::reconciles(log, "denied").iter().all(|seen| seen.value.as_deref() != Some(SECRET)));
         Ok(())
@@ -113,16 +124,15 @@ fn cached_reads_see_the_guests_own_writes() -> Result<()> {
         let host = space.host().guest(requester("requester", &namespace)).start().await?;
         let path = format!("/api/v1/namespaces/{namespace}/configmaps/own");
         let object = |value: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "own" }, "data": { "value": value } });
-        let write = |value: &str| {
-            json!({ "method": "PATCH", "path": format!("{path}?force=true"), "headers": [["content-type", "application/apply-patch+yaml"]], "body": object(value) })
-        };
+        let write = |value: &str| json!({ "method": "PATCH", "path": format!("{path}?force=true"), "headers": [["content-type", "application/apply-patch+yaml"]], "body": object(value) });
         let read = json!({ "path": format!("{path}?resourceVersion=0") });
         let mut requests = Vec::new();
         for value in ["1", "2", "3"] {
             requests.extend([write(value), read.clone()]);
         }
         requests.extend([json!({ "method": "DELETE", "path": path }), read]);
-        let answers = answers(host.log(), "requester", &Objects::new(space, &namespace, "requester"), "ask", &requests).await?;
+        let answers =
+            answers(host.log(), "requester", &Objects::new(space, &namespace, "requester"), "ask", &requests).await?;
         for (pair, value) in answers.chunks(2).zip(["1", "2", "3"]) {
             assert_eq!(pair[1].status, 200, "{pair:?}");
             assert_eq!(pair[1].json().pointer("/data/value"), Some(&json!(value)), "{pair:?}");
@@ -151,7 +161,9 @@ fn cached_reads_do_not_reach_the_api_server() -> Result<()> {
 
         let user = host.user_of("requester");
         let reads = eventually("the fresh read is in the audit log", async || {
-            let reads = space.audit().events(|event| event.acting_user() == user && event.resource() == "configmaps" && event.is_complete())?;
+            let reads = space.audit().events(|event| {
+                event.acting_user() == user && event.resource() == "configmaps" && event.is_complete()
+            })?;
             ensure!(reads.iter().any(|read| read.verb == "get"), "{} requests", reads.len());
             Ok(reads)
         })

@@ -14,7 +14,12 @@ fn a_reconcile_that_takes_too_long_is_ended_and_tried_again() -> Result<()> {
         let reported = |line: &LogLine| line.is_of("recorder") && line.field("kind") == Some("deadline");
         host.log().wait("the deadline is reported", reported).await?;
         until_reconcile(host.log(), "recorder", "the retry", |seen| seen.attempt == 1).await?;
-        assert!(host.metrics().await?.sum("wasm_operator_guest_traps_total", &[("guest", "recorder"), ("kind", "deadline")]) >= 1.0);
+        assert!(
+            host.metrics()
+                .await?
+                .sum("wasm_operator_guest_traps_total", &[("guest", "recorder"), ("kind", "deadline")])
+                >= 1.0
+        );
         objects.write_value("one", "short").await?;
         until_reconcile(host.log(), "recorder", "the change", |seen| seen.value.as_deref() == Some("short")).await?;
         host.until_asleep("recorder").await?;
@@ -31,7 +36,8 @@ fn a_guest_is_held_back_longer_after_each_fault_and_its_keys_wait() -> Result<()
         let objects = Objects::new(space, &namespace, "recorder");
         objects.write("bad", &[("sleep", "20000")]).await?;
         until_reconcile(host.log(), "recorder", "the third attempt", |seen| seen.attempt == 2).await?;
-        let bad: Vec<_> = reconciles(host.log(), "recorder").into_iter().filter(|seen| seen.key.ends_with("/bad")).collect();
+        let bad: Vec<_> =
+            reconciles(host.log(), "recorder").into_iter().filter(|seen| seen.key.ends_with("/bad")).collect();
         let waits: Vec<_> = bad.windows(2).map(|pair| (pair[1].at - pair[0].at) / 1_000).collect();
         // 1 s, then 2 s, each less a fifth at most, and the 100 ms of the run itself.
         assert!(waits[0] >= 800 && waits[1] >= 1_600, "{waits:?} ms");
@@ -50,7 +56,8 @@ fn log_lines_of_a_guest_are_its_own_escaped_and_cut() -> Result<()> {
         let host = space.host().guest(guest).start().await?;
         let objects = Objects::new(space, &namespace, "recorder");
         objects.write_value("long", &"x".repeat(2_000)).await?;
-        let line = host.log().wait("the long line", |line| line.is_of("recorder") && line.message().contains("xxx")).await?;
+        let line =
+            host.log().wait("the long line", |line| line.is_of("recorder") && line.message().contains("xxx")).await?;
         assert!(line.message().len() < 500, "{} bytes", line.message().len());
         assert!(host.log().lines(|line| !line.is_json()).is_empty(), "every line is JSON");
         assert_eq!(line.field("controller"), Some("recorder"));
@@ -64,12 +71,15 @@ fn log_lines_of_a_guest_are_its_own_escaped_and_cut() -> Result<()> {
 fn the_memory_limit_holds_for_those_beyond_it_only() -> Result<()> {
     test(async |space| {
         let (from, to) = (space.namespace("a").await?, space.namespace("b").await?);
-        let below = harness::ring::guest("below", &from, &to).env("HEAP_MEM_SIZE", 20 << 20).limit("memoryBytes", 32 << 20);
+        let below =
+            harness::ring::guest("below", &from, &to).env("HEAP_MEM_SIZE", 20 << 20).limit("memoryBytes", 32 << 20);
         let beyond = programs::guest("beyond", "memory_bomb", &[&from]).limit("memoryBytes", 32 << 20);
         let host = space.host().guests([below, beyond]).start().await?;
         harness::ring::write(space, &from, 1).await?;
         Objects::new(space, &from, "memory_bomb").write_value("object", "1").await?;
-        let named = |line: &LogLine| line.is_of("beyond") && line.text().contains("33554432") && line.text().contains("limits.memoryBytes");
+        let named = |line: &LogLine| {
+            line.is_of("beyond") && line.text().contains("33554432") && line.text().contains("limits.memoryBytes")
+        };
         host.log().wait("the message names the limit", named).await?;
         harness::ring::until_nonce(space, &to, 1).await?;
         assert_eq!(host.metrics().await?.sum("wasm_operator_guest_traps_total", &[("guest", "below")]), 0.0);
@@ -81,12 +91,15 @@ fn the_memory_limit_holds_for_those_beyond_it_only() -> Result<()> {
 fn a_component_that_cannot_even_be_described_within_its_limits_is_refused() -> Result<()> {
     test(async |space| {
         let (from, to) = (space.namespace("a").await?, space.namespace("b").await?);
-        let large = harness::ring::guest("large", &from, &to).env("HEAP_MEM_SIZE", 20 << 20).limit("memoryBytes", 8 << 20);
+        let large =
+            harness::ring::guest("large", &from, &to).env("HEAP_MEM_SIZE", 20 << 20).limit("memoryBytes", 8 << 20);
         let small = harness::ring::guest("small", &from, &to);
         // Its rights cannot be printed either.
         let host = space.host().guest(small.clone()).start().await?;
         host.write_config(&harness::documents(&[small, large])?)?;
-        let refused = |line: &LogLine| line.is_of("large") && line.level() == "ERROR" && line.text().contains("limits.memoryBytes");
+        let refused = |line: &LogLine| {
+            line.is_of("large") && line.level() == "ERROR" && line.text().contains("limits.memoryBytes")
+        };
         host.log().wait("the refusal names the limit", refused).await?;
         harness::ring::write(space, &from, 1).await?;
         harness::ring::until_nonce(space, &to, 1).await

@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use harness::programs::{self, Objects, answers, reconciles, until_reconcile, until_ticks};
-use harness::{Guest, Host, Latencies, LogLine, Memory, Result, Rule, Space, component, documents, ensure, eventually, test};
+use harness::{
+    Guest, Host, Latencies, LogLine, Memory, Result, Rule, Space, component, documents, ensure, eventually, test,
+};
 use serde_json::json;
 
 /// Round trips of the neighbour before, and at least so many during.
@@ -48,7 +50,15 @@ impl<'a> Stage<'a> {
         let guest = adapt(programs::guest("bad", program, &[&bad])).idle_after("50ms");
         let host = space.host().guest(programs::guest("neighbour", "probe", &[&good])).start().await?;
         let neighbour = Objects::new(space, &good, "probe");
-        let mut stage = Self { space, bad: Objects::new(space, &bad, program), neighbour, before: Latencies::default(), memory: host.memory()?, count: 0, host };
+        let mut stage = Self {
+            space,
+            bad: Objects::new(space, &bad, program),
+            neighbour,
+            before: Latencies::default(),
+            memory: host.memory()?,
+            count: 0,
+            host,
+        };
         // The first round trip waits for the neighbour's component to be compiled.
         stage.round_trip().await?;
         for _ in 0..SAMPLES {
@@ -65,7 +75,11 @@ impl<'a> Stage<'a> {
     }
 
     /// Measures the neighbour until `what` has happened, and longer if that was soon.
-    async fn neighbour_is_served_until(&mut self, what: &str, happened: impl AsyncFn(&Host) -> Result<bool>) -> Result<()> {
+    async fn neighbour_is_served_until(
+        &mut self,
+        what: &str,
+        happened: impl AsyncFn(&Host) -> Result<bool>,
+    ) -> Result<()> {
         let mut during = Latencies::default();
         let deadline = tokio::time::Instant::now() + harness::PATIENCE;
         loop {
@@ -86,11 +100,14 @@ impl<'a> Stage<'a> {
         let log = self.host.log().mark();
         self.bad.write_value("object", "1").await?;
         let of_kind = [("guest", "bad"), ("kind", kind)];
-        let twice = async |host: &Host| Ok(host.metrics().await?.sum("wasm_operator_guest_traps_total", &of_kind) >= 2.0);
+        let twice =
+            async |host: &Host| Ok(host.metrics().await?.sum("wasm_operator_guest_traps_total", &of_kind) >= 2.0);
         self.neighbour_is_served_until("the guest breaks off twice", twice).await?;
-        let reported = log.wait_for(2, "both are reported", |line| line.is_of("bad") && line.field("kind") == Some(kind)).await?;
+        let reported =
+            log.wait_for(2, "both are reported", |line| line.is_of("bad") && line.field("kind") == Some(kind)).await?;
         assert!(reported.iter().all(|line| line.level() == "ERROR"), "{reported:?}");
-        let pause = seconds(&reported[1])? - seconds(&reported[0])?;
+        let [first, second, ..] = reported.as_slice() else { bail!("{reported:?}") };
+        let pause = seconds(second)? - seconds(first)?;
         assert!(pause >= 0.8, "started again after {pause} s");
         self.behaves_again().await
     }
@@ -156,7 +173,9 @@ fn as_it_is(guest: Guest) -> Guest {
 /// Objects in the guest's namespace that add up to so many MiB.
 async fn fill(stage: &Stage<'_>, mebibytes: usize) -> Result<()> {
     for number in 0..mebibytes {
-        Objects::new(stage.space, &stage.space.name_of("bad"), "nobody").write_value(&format!("large-{number}"), &"x".repeat(1 << 20)).await?;
+        Objects::new(stage.space, &stage.space.name_of("bad"), "nobody")
+            .write_value(&format!("large-{number}"), &"x".repeat(1 << 20))
+            .await?;
     }
     Ok(())
 }
@@ -173,7 +192,9 @@ fn endless_loop() -> Result<()> {
 
 #[test]
 fn endless_loop_in_describe() -> Result<()> {
-    test(async |space| Stage::with_broken(space, "endless_loop_in_describe", as_it_is).await?.never_starts("describe").await)
+    test(async |space| {
+        Stage::with_broken(space, "endless_loop_in_describe", as_it_is).await?.never_starts("describe").await
+    })
 }
 
 #[test]
@@ -213,7 +234,8 @@ fn huge_response() -> Result<()> {
 #[test]
 fn never_ending_response() -> Result<()> {
     test(async |space| {
-        let stage = Stage::new(space, "never_ending_response", |guest| guest.limit("requestMilliseconds", 2_000)).await?;
+        let stage =
+            Stage::new(space, "never_ending_response", |guest| guest.limit("requestMilliseconds", 2_000)).await?;
         stage.fails_with(&["timeout", "time", "deadline"]).await
     })
 }
@@ -221,11 +243,15 @@ fn never_ending_response() -> Result<()> {
 #[test]
 fn log_flood() -> Result<()> {
     test(async |space| {
-        let mut stage = Stage::new(space, "log_flood", |guest| guest.limit("logLinesPerSecond", 100).limit("logLineBytes", 1_000)).await?;
+        let mut stage =
+            Stage::new(space, "log_flood", |guest| guest.limit("logLinesPerSecond", 100).limit("logLineBytes", 1_000))
+                .await?;
         let log = stage.host.log().mark();
         let start = tokio::time::Instant::now();
         stage.bad.write_value("object", "1").await?;
-        let done = async |host: &Host| Ok(host.metrics().await?.sum("controller_runtime_reconcile_total", &[("controller", "bad")]) >= 1.0);
+        let done = async |host: &Host| {
+            Ok(host.metrics().await?.sum("controller_runtime_reconcile_total", &[("controller", "bad")]) >= 1.0)
+        };
         stage.neighbour_is_served_until("the flood is over", done).await?;
         let lines = log.lines(|line| line.is_of("bad") && line.field("stream").is_some());
         let most = 200 + 100 * (start.elapsed().as_secs() as usize + 1);
@@ -233,7 +259,11 @@ fn log_flood() -> Result<()> {
         assert!(lines.iter().all(|line| line.message().len() < 2_000), "a line of a few MiB passed");
         // The next line says how many are missing.
         stage.bad.write("object", &[("behave", "well")]).await?;
-        let dropped = log.wait("the dropped lines are counted", |line| line.is_of("bad") && line.text().contains("logLinesPerSecond")).await?;
+        let dropped = log
+            .wait("the dropped lines are counted", |line| {
+                line.is_of("bad") && line.text().contains("logLinesPerSecond")
+            })
+            .await?;
         assert_eq!(dropped.level(), "WARN");
         stage.lives_on().await
     })
@@ -281,7 +311,11 @@ fn truncated_code_in_the_cache() -> Result<()> {
         host.terminate()?;
         host.wait().await?;
 
-        let compiled: Vec<_> = std::fs::read_dir(&cache)?.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "cwasm")).collect();
+        let compiled: Vec<_> = std::fs::read_dir(&cache)?
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|end| end == "cwasm"))
+            .collect();
         assert_eq!(compiled.len(), 1, "{compiled:?}");
         let whole = std::fs::read(&compiled[0])?;
         let flip = |bytes: &mut Vec<u8>, at: usize| bytes[at] ^= 0xFF;
@@ -298,7 +332,8 @@ fn truncated_code_in_the_cache() -> Result<()> {
             let log = host.log().mark();
             host.start().await?;
             objects.write_value("object", &value.to_string()).await?;
-            until_reconcile(&log, "recorder", damage, |seen| seen.value.as_deref() == Some(&*value.to_string())).await?;
+            until_reconcile(&log, "recorder", damage, |seen| seen.value.as_deref() == Some(&*value.to_string()))
+                .await?;
             host.terminate()?;
             assert!(host.wait().await?.success(), "{damage}");
             assert_eq!(std::fs::read(&compiled[0])?, whole, "it was not compiled again after: {damage}");
@@ -337,10 +372,21 @@ fn recorder() -> Result<()> {
 fn requester() -> Result<()> {
     test(async |space| {
         let namespace = space.namespace("a").await?;
-        let host = space.host().guest(programs::guest("requester", "requester", &[&namespace]).env("ANSWERS", "log")).start().await?;
+        let host = space
+            .host()
+            .guest(programs::guest("requester", "requester", &[&namespace]).env("ANSWERS", "log"))
+            .start()
+            .await?;
         let objects = Objects::new(space, &namespace, "requester");
         let path = format!("/api/v1/namespaces/{namespace}/configmaps/object");
-        let answers = answers(host.log(), "requester", &objects, "object", &[json!({ "path": path }), json!({ "path": format!("{path}-missing") })]).await?;
+        let answers = answers(
+            host.log(),
+            "requester",
+            &objects,
+            "object",
+            &[json!({ "path": path }), json!({ "path": format!("{path}-missing") })],
+        )
+        .await?;
         assert_eq!((answers[0].status, answers[1].status), (200, 404));
         Ok(())
     })
@@ -357,7 +403,8 @@ fn concurrent() -> Result<()> {
         let slow = format!("/api/v1/namespaces/{namespace}/configmaps?watch=true&timeoutSeconds=3");
         Objects::new(space, &namespace, "concurrent").write("object", &[("slow", &slow)]).await?;
         let line = host.log().wait("it has kept its promises or says which one not", |line| {
-            line.is_of("concurrent") && (line.message().starts_with("{\"concurrent\"") || line.level() == "WARN" || line.level() == "ERROR")
+            line.is_of("concurrent")
+                && (line.message().starts_with("{\"concurrent\"") || line.level() == "WARN" || line.level() == "ERROR")
         });
         let line = line.await?;
         let measured: serde_json::Value = serde_json::from_str(line.message()).unwrap_or_default();
@@ -376,7 +423,10 @@ fn timer() -> Result<()> {
         let host = space.host().guest(programs::guest("timer", "timer", &[&namespace])).start().await?;
         Objects::new(space, &namespace, "timer").write("object", &[("after", "200")]).await?;
         let ticks = until_ticks(host.log(), "timer", 3).await?;
-        assert_eq!(ticks.iter().map(|tick| tick.cause.as_str()).take(3).collect::<Vec<_>>(), ["change", "timer", "timer"]);
+        assert_eq!(
+            ticks.iter().map(|tick| tick.cause.as_str()).take(3).collect::<Vec<_>>(),
+            ["change", "timer", "timer"]
+        );
         Ok(())
     })
 }

@@ -56,13 +56,30 @@ fn each_verb_is_refused_without_its_permission_and_never_sent() -> Result<()> {
         let guest = Requester::new(space).await?;
         let (namespace, other) = (&guest.namespace, space.namespace("b").await?);
         let maps = format!("/api/v1/namespaces/{namespace}/configmaps");
-        let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "x", "namespace": namespace } });
+        let map =
+            json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "x", "namespace": namespace } });
         let typed = |content_type: &str| json!([["content-type", content_type]]);
         let cases = [
-            ("create", "configmaps", json!({ "method": "POST", "path": maps, "headers": typed("application/json"), "body": map })),
-            ("update", "configmaps", json!({ "method": "PUT", "path": format!("{maps}/ask"), "headers": typed("application/json"), "body": map })),
-            ("patch", "configmaps", json!({ "method": "PATCH", "path": format!("{maps}/ask"), "headers": typed("application/merge-patch+json"), "body": {} })),
-            ("patch", "configmaps", json!({ "method": "PATCH", "path": format!("{maps}/x?force=true"), "headers": typed("application/apply-patch+yaml"), "body": map })),
+            (
+                "create",
+                "configmaps",
+                json!({ "method": "POST", "path": maps, "headers": typed("application/json"), "body": map }),
+            ),
+            (
+                "update",
+                "configmaps",
+                json!({ "method": "PUT", "path": format!("{maps}/ask"), "headers": typed("application/json"), "body": map }),
+            ),
+            (
+                "patch",
+                "configmaps",
+                json!({ "method": "PATCH", "path": format!("{maps}/ask"), "headers": typed("application/merge-patch+json"), "body": {} }),
+            ),
+            (
+                "patch",
+                "configmaps",
+                json!({ "method": "PATCH", "path": format!("{maps}/x?force=true"), "headers": typed("application/apply-patch+yaml"), "body": map }),
+            ),
             ("delete", "configmaps", json!({ "method": "DELETE", "path": format!("{maps}/ask") })),
             ("deletecollection", "configmaps", json!({ "method": "DELETE", "path": maps })),
             ("get", "secrets", json!({ "path": format!("/api/v1/namespaces/{namespace}/secrets/x") })),
@@ -79,7 +96,11 @@ fn each_verb_is_refused_without_its_permission_and_never_sent() -> Result<()> {
         for ((verb, resource, request), answer) in cases.iter().zip(guest.ask(&requests).await?) {
             assert_eq!(answer.status, 403, "{request}: {answer:?}");
             let status = answer.json();
-            assert_eq!((&status["kind"], &status["reason"], &status["code"]), (&json!("Status"), &json!("Forbidden"), &json!(403)), "{request}");
+            assert_eq!(
+                (&status["kind"], &status["reason"], &status["code"]),
+                (&json!("Status"), &json!("Forbidden"), &json!(403)),
+                "{request}"
+            );
             let message = answer.message();
             for word in ["`requester`", &format!("`{verb}`"), &format!("`{resource}`")] {
                 assert!(message.contains(word), "no {word} in `{message}`");
@@ -143,7 +164,8 @@ fn odd_spellings_of_paths_and_queries_are_refused_and_never_sent() -> Result<()>
             assert!(!answer.message().is_empty(), "{path}");
         }
         let methods = ["HEAD", "OPTIONS", "CONNECT", "TRACE", "get", "LINK"];
-        let requests: Vec<Value> = methods.iter().map(|method| json!({ "method": method, "path": format!("{maps}/ask") })).collect();
+        let requests: Vec<Value> =
+            methods.iter().map(|method| json!({ "method": method, "path": format!("{maps}/ask") })).collect();
         for (method, answer) in methods.iter().zip(guest.ask(&requests).await?) {
             assert!(answer.status == 405 || !answer.error.is_empty(), "{method}: {answer:?}");
         }
@@ -156,7 +178,8 @@ fn odd_spellings_of_paths_and_queries_are_refused_and_never_sent() -> Result<()>
 fn a_body_does_not_change_what_a_delete_means() -> Result<()> {
     test(async |space| {
         let namespace = space.namespace("a").await?;
-        let rule = Rule::new("", &["configmaps"], &["get", "list", "watch", "delete", "deletecollection"]).namespace(&namespace);
+        let rule = Rule::new("", &["configmaps"], &["get", "list", "watch", "delete", "deletecollection"])
+            .namespace(&namespace);
         let host = space.host().guest(Requester::guest(&namespace).grant(rule)).start().await?;
         let guest = Requester { space, host, namespace };
         let objects = Objects::new(space, &guest.namespace, "victim");
@@ -201,7 +224,8 @@ fn headers_that_carry_an_identity_never_arrive() -> Result<()> {
             ["Upgrade", "SPDY/3.1"],
             ["Transfer-Encoding", "chunked"],
         ];
-        let mut requests: Vec<Value> = headers.iter().map(|header| json!({ "path": path, "headers": [header] })).collect();
+        let mut requests: Vec<Value> =
+            headers.iter().map(|header| json!({ "path": path, "headers": [header] })).collect();
         requests.push(json!({ "path": path, "headers": headers }));
         for (request, answer) in requests.iter().zip(guest.ask(&requests).await?) {
             // Some cannot even be set. Those that can change nothing.
@@ -210,14 +234,20 @@ fn headers_that_carry_an_identity_never_arrive() -> Result<()> {
 
         let user = guest.host.user_of("requester");
         guest.arrived().await?;
-        let gets = space.audit().events(|event| event.user.username == guest.host.user() && event.request_uri.starts_with(&path))?;
+        let gets = space
+            .audit()
+            .events(|event| event.user.username == guest.host.user() && event.request_uri.starts_with(&path))?;
         assert!(!gets.is_empty());
         for get in gets {
             let acting = get.impersonated_user.clone().map(|user| (user.username, user.groups));
             let (name, mut groups) = acting.unwrap_or_default();
             groups.sort();
             let own = format!("system:serviceaccounts:{}", guest.host.namespace());
-            assert_eq!((name, groups), (user.clone(), vec!["system:authenticated".to_owned(), "system:serviceaccounts".to_owned(), own]), "{get:?}");
+            assert_eq!(
+                (name, groups),
+                (user.clone(), vec!["system:authenticated".to_owned(), "system:serviceaccounts".to_owned(), own]),
+                "{get:?}"
+            );
             assert!(!get.user_agent.contains("somebody-else"), "{get:?}");
             assert!(get.user_agent.contains("requester"), "the host says whose request it is: {get:?}");
         }
@@ -326,7 +356,8 @@ fn a_guest_without_an_identity_of_its_own_does_not_start() -> Result<()> {
         host.log().wait("the missing right is named", about_identity).await?;
         Objects::new(space, &namespace, "recorder").write_value("one", "1").await?;
         assert!(programs::reconciles(host.log(), "recorder").is_empty());
-        let as_host = space.audit().events(|event| event.user.username == host.user() && event.impersonated_user.is_none())?;
+        let as_host =
+            space.audit().events(|event| event.user.username == host.user() && event.impersonated_user.is_none())?;
         assert!(as_host.iter().all(|event| event.resource() != "configmaps" || event.code() == 403), "{as_host:?}");
         Ok(())
     })

@@ -9,12 +9,18 @@ use harness::{LogLine, Result, test};
 fn a_key_never_runs_twice_at_once_and_others_run_beside_it() -> Result<()> {
     test(async |space| {
         let namespace = space.namespace("a").await?;
-        let host = space.host().guest(programs::guest("recorder", "recorder", &[&namespace]).set("concurrency", 3)).start().await?;
+        let host = space
+            .host()
+            .guest(programs::guest("recorder", "recorder", &[&namespace]).set("concurrency", 3))
+            .start()
+            .await?;
         let objects = Objects::new(space, &namespace, "recorder");
         for name in ["one", "two", "three"] {
             objects.write(name, &[("sleep", "700"), ("value", "1")]).await?;
         }
-        let begun = |name: &'static str, value: &'static str| move |seen: &programs::Reconcile| seen.key.ends_with(name) && seen.value.as_deref() == Some(value);
+        let begun = |name: &'static str, value: &'static str| {
+            move |seen: &programs::Reconcile| seen.key.ends_with(name) && seen.value.as_deref() == Some(value)
+        };
         until_reconcile(host.log(), "recorder", "the first run", begun("one", "1")).await?;
         // A change during the run is handled after it.
         objects.write("one", &[("sleep", "700"), ("value", "2")]).await?;
@@ -23,13 +29,15 @@ fn a_key_never_runs_twice_at_once_and_others_run_beside_it() -> Result<()> {
         until_finished(host.log(), "recorder", "the other key's end", |end| end.key.ends_with("three")).await?;
 
         let (begun, ended) = (reconciles(host.log(), "recorder"), finished(host.log(), "recorder"));
-        let spans: Vec<_> = begun.iter().filter_map(|run| Some((run, run.at, ended.iter().find(|end| end.id == run.id)?.at))).collect();
+        let spans: Vec<_> =
+            begun.iter().filter_map(|run| Some((run, run.at, ended.iter().find(|end| end.id == run.id)?.at))).collect();
         for (run, start, end) in &spans {
             let beside = spans.iter().filter(|(other, from, to)| other.id != run.id && from < end && start < to);
             assert!(beside.clone().all(|(other, ..)| other.key != run.key), "two runs of {} at once", run.key);
         }
         let overlaps = spans.iter().flat_map(|one| spans.iter().map(move |other| (one, other)));
-        let overlaps = overlaps.filter(|(one, other)| one.0.id < other.0.id && other.1 < one.2 && one.1 < other.2).count();
+        let overlaps =
+            overlaps.filter(|(one, other)| one.0.id < other.0.id && other.1 < one.2 && one.1 < other.2).count();
         assert!(overlaps >= 2, "three keys, three instances, and {overlaps} overlaps");
         Ok(())
     })
@@ -63,17 +71,21 @@ fn a_failed_reconcile_is_retried_with_growing_waits_until_it_succeeds() -> Resul
         until_reconcile(host.log(), "recorder", "the tenth attempt", |seen| seen.attempt == 9).await?;
         let runs = reconciles(host.log(), "recorder");
         let attempts: Vec<_> = runs.iter().map(|run| (run.attempt, run.cause.as_str())).take(10).collect();
-        let expected: Vec<_> = (0..10).map(|attempt| (attempt, if attempt == 0 { "change" } else { "retry" })).collect();
+        let expected: Vec<_> =
+            (0..10).map(|attempt| (attempt, if attempt == 0 { "change" } else { "retry" })).collect();
         assert_eq!(attempts, expected);
         // 5 ms × 2^n less a fifth, for the eighth wait.
         let wait = Duration::from_micros(runs[8].at - runs[7].at);
         assert!(wait >= Duration::from_millis(5 * 128 * 4 / 5), "waited {wait:?}");
 
         objects.write("one", &[("value", "good")]).await?;
-        let good = until_reconcile(host.log(), "recorder", "the change", |seen| seen.value.as_deref() == Some("good")).await?;
+        let good =
+            until_reconcile(host.log(), "recorder", "the change", |seen| seen.value.as_deref() == Some("good")).await?;
         assert_eq!(good.cause, "change");
         objects.write("one", &[("value", "later")]).await?;
-        let later = until_reconcile(host.log(), "recorder", "another change", |seen| seen.value.as_deref() == Some("later")).await?;
+        let later =
+            until_reconcile(host.log(), "recorder", "another change", |seen| seen.value.as_deref() == Some("later"))
+                .await?;
         assert_eq!((later.attempt, later.cause.as_str()), (0, "change"), "success forgets the failures");
         let metrics = host.metrics().await?;
         assert!(metrics.sum("controller_runtime_reconcile_errors_total", &[("controller", "recorder")]) >= 9.0);
@@ -89,7 +101,9 @@ fn a_terminal_failure_is_reported_and_waits_for_a_change() -> Result<()> {
         let host = space.host().guest(programs::guest("recorder", "recorder", &[&namespace])).start().await?;
         let objects = Objects::new(space, &namespace, "recorder");
         objects.write("one", &[("answer", "terminal")]).await?;
-        let reported = |line: &LogLine| line.is_of("recorder") && line.text().contains("as told") && ["WARN", "ERROR"].contains(&line.level());
+        let reported = |line: &LogLine| {
+            line.is_of("recorder") && line.text().contains("as told") && ["WARN", "ERROR"].contains(&line.level())
+        };
         host.log().wait("the failure is reported", reported).await?;
         objects.write("one", &[("value", "good")]).await?;
         until_reconcile(host.log(), "recorder", "the change", |seen| seen.value.as_deref() == Some("good")).await?;
@@ -109,7 +123,10 @@ fn a_resync_reconciles_what_did_not_change() -> Result<()> {
             objects.write_value(name, "1").await?;
         }
         for name in ["one", "two"] {
-            until_reconcile(host.log(), "recorder", "a resync", |seen| seen.cause == "resync" && seen.key.ends_with(name)).await?;
+            until_reconcile(host.log(), "recorder", "a resync", |seen| {
+                seen.cause == "resync" && seen.key.ends_with(name)
+            })
+            .await?;
         }
         Ok(())
     })

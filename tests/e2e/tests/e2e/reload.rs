@@ -7,7 +7,8 @@ use harness::{Guest, Host, LogLine, Result, Space, component, documents, ensure,
 
 /// The watches of the host, by the API server's id of the request: the same before and after means that nobody was disturbed.
 async fn open_watches(space: &Space, host: &Host, resource: &str) -> Result<Vec<String>> {
-    let open = space.audit().open_watches(|event| event.user.username == host.user() && event.resource() == resource)?;
+    let open =
+        space.audit().open_watches(|event| event.user.username == host.user() && event.resource() == resource)?;
     let mut ids: Vec<_> = open.into_iter().map(|event| event.audit_id).collect();
     ids.sort();
     Ok(ids)
@@ -29,7 +30,8 @@ fn an_added_guest_starts_and_the_others_notice_nothing() -> Result<()> {
         let objects = Objects::new(space, &one, "recorder");
         sees(&host, "first", &objects, "1").await?;
         host.until_asleep("first").await?;
-        let (watches, wakes, log) = (open_watches(space, &host, "configmaps").await?, host.wakes_of("first").await?, host.log().mark());
+        let (watches, wakes, log) =
+            (open_watches(space, &host, "configmaps").await?, host.wakes_of("first").await?, host.log().mark());
 
         host.configure(&[first, programs::guest("second", "recorder", &[&two])]).await?;
         sees(&host, "second", &Objects::new(space, &two, "recorder"), "1").await?;
@@ -46,7 +48,8 @@ fn a_changed_guest_takes_its_new_configuration() -> Result<()> {
     test(async |space| {
         let (one, two) = (space.namespace("one").await?, space.namespace("two").await?);
         let neighbour = programs::guest("neighbour", "recorder", &[&one]).idle_after("50ms");
-        let mut host = space.host().guests([neighbour.clone(), programs::guest("changing", "recorder", &[&one])]).start().await?;
+        let mut host =
+            space.host().guests([neighbour.clone(), programs::guest("changing", "recorder", &[&one])]).start().await?;
         let (first, second) = (Objects::new(space, &one, "recorder"), Objects::new(space, &two, "recorder"));
         sees(&host, "changing", &first, "1").await?;
         sees(&host, "neighbour", &first, "2").await?;
@@ -58,7 +61,10 @@ fn a_changed_guest_takes_its_new_configuration() -> Result<()> {
         first.write_value("object", "3").await?;
         until_reconcile(&log, "neighbour", "the change", |seen| seen.value.as_deref() == Some("3")).await?;
         sees(&host, "changing", &second, "2").await?;
-        assert!(reconciles(&log, "changing").iter().all(|seen| seen.key.starts_with(&two)), "it still watches its old namespace");
+        assert!(
+            reconciles(&log, "changing").iter().all(|seen| seen.key.starts_with(&two)),
+            "it still watches its old namespace"
+        );
         assert_eq!(reconciles(&log, "neighbour").len(), 1);
         let now = open_watches(space, &host, "configmaps").await?;
         assert!(watches.iter().all(|id| now.contains(id)), "the neighbour's watch was opened anew");
@@ -106,10 +112,17 @@ fn running_reconciles_finish_and_queued_keys_survive_a_change() -> Result<()> {
         // Another environment needs another instance.
         let changed = host.log().mark();
         host.configure(&[guest.env("NEW", "1")]).await?;
-        changed.wait("the change is noticed", |line| line.is_of("recorder") && line.message().contains("configuration has changed")).await?;
+        changed
+            .wait("the change is noticed", |line| {
+                line.is_of("recorder") && line.message().contains("configuration has changed")
+            })
+            .await?;
         for name in ["queued-1", "queued-2"] {
             let seen = until_reconcile(host.log(), "recorder", name, |seen| seen.key.ends_with(name)).await?;
-            assert!(finished(host.log(), "recorder").iter().any(|end| end.id == running.id), "{seen:?} did not wait for the running one");
+            assert!(
+                finished(host.log(), "recorder").iter().any(|end| end.id == running.id),
+                "{seen:?} did not wait for the running one"
+            );
         }
         Ok(())
     })
@@ -160,7 +173,8 @@ fn a_broken_document_leaves_every_guest_as_it_was() -> Result<()> {
         for (value, text) in (3..).zip(broken) {
             let log = host.log().mark();
             host.write_config(&text)?;
-            let reported = |line: &LogLine| ["WARN", "ERROR"].contains(&line.level()) && line.text().contains("wasm_config.yaml");
+            let reported =
+                |line: &LogLine| ["WARN", "ERROR"].contains(&line.level()) && line.text().contains("wasm_config.yaml");
             log.wait("the mistake is reported", reported).await?;
             for guest in ["one", "two"] {
                 sees(&host, guest, &objects, &format!("{value} {guest}")).await?;
@@ -169,7 +183,10 @@ fn a_broken_document_leaves_every_guest_as_it_was() -> Result<()> {
         host.configure(&[guests[0].clone()]).await?;
         eventually("a good file is taken again", async || {
             let metrics = host.metrics().await?;
-            ensure!(metrics.labels("wasm_operator_guest_state").all(|labels| labels["guest"] != "two"), "`two` is still there");
+            ensure!(
+                metrics.labels("wasm_operator_guest_state").all(|labels| labels["guest"] != "two"),
+                "`two` is still there"
+            );
             Ok(())
         })
         .await?;
@@ -187,7 +204,10 @@ fn a_missing_configuration_file_stops_nobody() -> Result<()> {
         sees(&host, "one", &objects, "1").await?;
         let log = host.log().mark();
         std::fs::remove_file(host.config())?;
-        log.wait("it is reported", |line| ["WARN", "ERROR"].contains(&line.level()) && line.text().contains("wasm_config.yaml")).await?;
+        log.wait("it is reported", |line| {
+            ["WARN", "ERROR"].contains(&line.level()) && line.text().contains("wasm_config.yaml")
+        })
+        .await?;
         sees(&host, "one", &objects, "2").await?;
         host.configure(&[guest, programs::guest("two", "recorder", &[&namespace])]).await?;
         until_reconcile(host.log(), "two", "a new file is taken", |_| true).await?;
@@ -209,7 +229,8 @@ fn a_replaced_component_takes_over() -> Result<()> {
         let file = space.directory().join("guest.wasm");
         install("recorder", &file)?;
         let neighbour = programs::guest("neighbour", "recorder", &[&namespace]);
-        let host = space.host().guests([programs::guest("guest", "", &[&namespace]).wasm(&file), neighbour]).start().await?;
+        let host =
+            space.host().guests([programs::guest("guest", "", &[&namespace]).wasm(&file), neighbour]).start().await?;
         let recorded = Objects::new(space, &namespace, "recorder");
         sees(&host, "guest", &recorded, "1").await?;
 
@@ -271,7 +292,9 @@ fn a_component_that_asks_for_more_waits_for_approval() -> Result<()> {
         host.configure(&[next]).await?;
         let log = host.log().mark();
         install("ring", &file)?;
-        let waits = log.wait("the component waits", |line| line.is_of("guest") && line.text().contains("as-requested@sha256:")).await?;
+        let waits = log
+            .wait("the component waits", |line| line.is_of("guest") && line.text().contains("as-requested@sha256:"))
+            .await?;
         assert!(waits.text().contains("testresources"), "what more it asks for is named: {}", waits.text());
         sees(&host, "guest", &objects, "2").await
     })

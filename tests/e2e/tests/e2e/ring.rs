@@ -88,7 +88,8 @@ fn a_missing_namespace_delays_the_lap_until_it_is_there() -> Result<()> {
             .grant(Rule::new(ring::GROUP, &[ring::RESOURCE], &["create", "patch"]));
         let host = space.host().guest(guest).start().await?;
         ring::write(space, &first, 1).await?;
-        let failed = |line: &harness::LogLine| line.is_of("ring-0") && line.text().contains(&missing) && line.level() == "WARN";
+        let failed =
+            |line: &harness::LogLine| line.is_of("ring-0") && line.text().contains(&missing) && line.level() == "WARN";
         host.log().wait_for(2, "the failure is reported and tried again", failed).await?;
         space.namespace("missing").await?;
         ring::until_nonce(space, &missing, 1).await
@@ -106,7 +107,8 @@ fn an_overtaken_nonce_does_not_overwrite_a_newer_one() -> Result<()> {
         ring::until_nonce(space, third, 9).await?;
         ring::write(space, first, 5).await?;
         eventually("the first guest has been told", async || {
-            let refused = host.metrics().await?.sum("wasm_operator_api_calls_total", &[("guest", "ring-0"), ("code", "422")]);
+            let refused =
+                host.metrics().await?.sum("wasm_operator_api_calls_total", &[("guest", "ring-0"), ("code", "422")]);
             ensure!(refused > 0.0, "no answer 422");
             Ok(())
         })

@@ -13,13 +13,18 @@ const A_BOOKMARK: Duration = Duration::from_secs(90);
 fn creation_update_and_deletion_are_seen_while_asleep() -> Result<()> {
     test(async |space| {
         let namespace = space.namespace("a").await?;
-        let host = space.host().guest(programs::guest("recorder", "recorder", &[&namespace]).idle_after("50ms")).start().await?;
+        let host = space
+            .host()
+            .guest(programs::guest("recorder", "recorder", &[&namespace]).idle_after("50ms"))
+            .start()
+            .await?;
         host.until_asleep("recorder").await?;
         host.until_ready().await?;
         let objects = Objects::new(space, &namespace, "recorder");
 
         let created = objects.write_value("one", "1").await?;
-        let seen = until_reconcile(host.log(), "recorder", "the creation", |seen| seen.value.as_deref() == Some("1")).await?;
+        let seen =
+            until_reconcile(host.log(), "recorder", "the creation", |seen| seen.value.as_deref() == Some("1")).await?;
         assert_eq!((seen.key, seen.cause.as_str(), seen.attempt), (format!("{namespace}/one"), "change", 0));
         host.until_asleep("recorder").await?;
 
@@ -46,7 +51,8 @@ fn an_object_deleted_and_created_again_while_asleep_is_seen_as_both() -> Result<
         let mut host = space.host().guest(guest.clone()).start().await?;
         let objects = Objects::new(space, &namespace, "recorder");
         let first = objects.write_value("one", "first").await?;
-        until_reconcile(host.log(), "recorder", "the first object", |seen| seen.value.as_deref() == Some("first")).await?;
+        until_reconcile(host.log(), "recorder", "the first object", |seen| seen.value.as_deref() == Some("first"))
+            .await?;
 
         // Held back, so that both changes are there before the guest wakes.
         host.configure(&[guest.clone().set("suspend", true)]).await?;
@@ -57,7 +63,9 @@ fn an_object_deleted_and_created_again_while_asleep_is_seen_as_both() -> Result<
         let woken = host.log().mark();
         host.configure(&[guest]).await?;
 
-        let seen = until_reconcile(&woken, "recorder", "the second object", |seen| seen.value.as_deref() == Some("second")).await?;
+        let seen =
+            until_reconcile(&woken, "recorder", "the second object", |seen| seen.value.as_deref() == Some("second"))
+                .await?;
         assert_eq!(seen.uid, second.metadata.uid);
         assert_eq!(seen.deleted, [first.metadata.uid.context("no uid")?]);
         until_reconcile(&woken, "recorder", "the marker", |seen| seen.value.as_deref() == Some("last")).await?;
@@ -83,7 +91,9 @@ fn a_thousand_changes_while_asleep_give_one_reconcile_of_the_last_state() -> Res
         objects.write_value("one", "1000").await?;
         host.configure(&[guest]).await?;
 
-        let seen = until_reconcile(host.log(), "recorder", "the last state", |seen| seen.value.as_deref() == Some("1000")).await?;
+        let seen =
+            until_reconcile(host.log(), "recorder", "the last state", |seen| seen.value.as_deref() == Some("1000"))
+                .await?;
         // Whatever else there was to do for this object is done before what is queued now.
         objects.write_value("marker", "after").await?;
         until_reconcile(host.log(), "recorder", "the marker", |seen| seen.value.as_deref() == Some("after")).await?;
@@ -100,7 +110,8 @@ fn a_requeue_wakes_a_sleeping_guest_on_time() -> Result<()> {
     const AFTER: Duration = Duration::from_millis(1_500);
     test(async |space| {
         let namespace = space.namespace("a").await?;
-        let host = space.host().guest(programs::guest("timer", "timer", &[&namespace]).idle_after("50ms")).start().await?;
+        let host =
+            space.host().guest(programs::guest("timer", "timer", &[&namespace]).idle_after("50ms")).start().await?;
         Objects::new(space, &namespace, "timer").write("one", &[("after", &AFTER.as_millis().to_string())]).await?;
 
         until_ticks(host.log(), "timer", 1).await?;
@@ -144,7 +155,9 @@ fn bookmarks_reconnects_and_irrelevant_changes_wake_nobody() -> Result<()> {
 
         let bookmarks = async || -> Result<(f64, f64)> {
             let metrics = host.metrics().await?;
-            let of = |resource| metrics.sum("wasm_operator_watch_events_total", &[("resource", resource), ("type", "BOOKMARK")]);
+            let of = |resource| {
+                metrics.sum("wasm_operator_watch_events_total", &[("resource", resource), ("type", "BOOKMARK")])
+            };
             Ok((of("configmaps"), of("testresources.ring.wasm-operator.dev")))
         };
         let before = bookmarks().await?;
@@ -169,7 +182,8 @@ fn the_sleep_mode_decides_when_a_guest_sleeps() -> Result<()> {
     test(async |space| {
         let namespace = space.namespace("a").await?;
         let guest = |name: &str, mode: &str| {
-            programs::guest(name, "recorder", &[&namespace]).set("sleep", serde_json::json!({ "mode": mode, "idleAfter": "50ms" }))
+            programs::guest(name, "recorder", &[&namespace])
+                .set("sleep", serde_json::json!({ "mode": mode, "idleAfter": "50ms" }))
         };
         let guests = [guest("never", "Never"), guest("fixed", "Fixed"), guest("immediately", "Immediately")];
         let host = space.host().guests(guests).start().await?;
@@ -218,7 +232,9 @@ fn sleep_gives_the_memory_back() -> Result<()> {
     const CYCLES: i64 = 60;
     test(async |space| {
         let (from, to) = (space.namespace("a").await?, space.namespace("b").await?);
-        let guest = ring::guest("ring-0", &from, &to).env("HEAP_MEM_SIZE", BALLAST).set("sleep", serde_json::json!({ "mode": "Immediately" }));
+        let guest = ring::guest("ring-0", &from, &to)
+            .env("HEAP_MEM_SIZE", BALLAST)
+            .set("sleep", serde_json::json!({ "mode": "Immediately" }));
         let host = space.host().guest(guest).start().await?;
         let cycle = async |nonce: i64| -> Result<u64> {
             ring::write(space, &from, nonce).await?;

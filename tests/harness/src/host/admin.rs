@@ -23,7 +23,8 @@ impl Admin {
 
     /// Status and body.
     pub(crate) async fn get(&self, path: &str) -> Result<(u16, String)> {
-        let response = self.0.send(Request::get(path).body(Body::empty())?).await.with_context(|| format!("GET {path}"))?;
+        let response =
+            self.0.send(Request::get(path).body(Body::empty())?).await.with_context(|| format!("GET {path}"))?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.with_context(|| format!("the body of GET {path}"))?.to_bytes();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))

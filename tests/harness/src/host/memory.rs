@@ -22,7 +22,8 @@ pub fn memory_of(pid: u32) -> Result<Memory> {
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{path}`"))?;
     let value = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).with_context(|| format!("no `{name}` in `{path}`"))
+        line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+            .with_context(|| format!("no `{name}` in `{path}`"))
     };
     Ok(Memory { resident: value("Rss")?, anonymous: value("Anonymous")? })
 }
@@ -32,6 +33,7 @@ pub(crate) fn cpu_of(pid: u32) -> Result<Duration> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The second field is the name in parentheses, which may hold anything.
     let fields: Vec<&str> = text.rsplit_once(')').context("an odd stat file")?.1.split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).context("an odd stat file");
+    let ticks =
+        |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).context("an odd stat file");
     Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 1_000 / TICKS_PER_SECOND))
 }

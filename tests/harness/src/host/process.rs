@@ -139,7 +139,8 @@ impl Host {
         std::fs::write(&next, text)?;
         let Setup { cache, namespace, rbac_arguments, .. } = &self.setup;
         let rights = Rights::of(&next, cache, namespace, rbac_arguments, namespace)?;
-        self.rights = self.setup.denied.iter().fold(rights, |rights, (account, namespace)| rights.denying(account, namespace));
+        self.rights =
+            self.setup.denied.iter().fold(rights, |rights, (account, namespace)| rights.denying(account, namespace));
         self.rights.apply(&self.setup.client).await?;
         // In one step, as whoever writes configurations by program does it.
         std::fs::rename(&next, &self.setup.config)?;
@@ -274,7 +275,9 @@ impl Drop for Process {
 const ASLEEP: &[&str] = &["dormant", "cold"];
 
 fn state_of(metrics: &Metrics, guest: &str) -> Result<String> {
-    let mut all = metrics.labels("wasm_operator_guest_state").filter(|labels| labels.get("guest").is_some_and(|name| name == guest));
+    let mut all = metrics
+        .labels("wasm_operator_guest_state")
+        .filter(|labels| labels.get("guest").is_some_and(|name| name == guest));
     let current = all.find_map(|labels| {
         let state = labels.get("state")?;
         (metrics.get("wasm_operator_guest_state", &[("guest", guest), ("state", state)])? == 1.0).then(|| state.clone())

@@ -17,7 +17,13 @@ pub(crate) struct Rights(Vec<DynamicObject>);
 impl Rights {
     /// What the binary prints. `suffix` is put behind the names of what is not namespaced, because several hosts with guests of the same name run in one
     /// cluster here.
-    pub(crate) fn of(config: &Path, cache: &Path, host_namespace: &str, arguments: &[String], suffix: &str) -> Result<Self> {
+    pub(crate) fn of(
+        config: &Path,
+        cache: &Path,
+        host_namespace: &str,
+        arguments: &[String],
+        suffix: &str,
+    ) -> Result<Self> {
         let mut command = command(&["rbac", "--host-namespace", host_namespace])?;
         command.arg(config).arg("--cache-dir").arg(cache).args(arguments);
         Self::parse(&output(command)?.success().context("`wasm-operator rbac`")?, suffix)
@@ -40,9 +46,12 @@ impl Rights {
 
     /// Without what binds a guest's account in a namespace.
     pub(crate) fn denying(mut self, account: &str, namespace: &str) -> Self {
-        let names = |object: &DynamicObject| object.data.pointer("/subjects").and_then(Value::as_array).cloned().unwrap_or_default();
+        let names = |object: &DynamicObject| {
+            object.data.pointer("/subjects").and_then(Value::as_array).cloned().unwrap_or_default()
+        };
         self.0.retain(|object| {
-            let of_account = names(object).iter().any(|subject| subject.get("name").and_then(Value::as_str) == Some(account));
+            let of_account =
+                names(object).iter().any(|subject| subject.get("name").and_then(Value::as_str) == Some(account));
             object.namespace().as_deref() != Some(namespace) || !of_account
         });
         self
@@ -51,7 +60,8 @@ impl Rights {
     pub(crate) async fn apply(&self, client: &Client) -> Result<()> {
         for object in &self.0 {
             let name = object.name_any();
-            let applied = api(client, object)?.patch(&name, &PatchParams::apply("e2e").force(), &Patch::Apply(object)).await;
+            let applied =
+                api(client, object)?.patch(&name, &PatchParams::apply("e2e").force(), &Patch::Apply(object)).await;
             applied.with_context(|| format!("cannot apply {:?} `{name}`", object.types))?;
         }
         Ok(())
@@ -59,7 +69,9 @@ impl Rights {
 
     /// Takes the bindings away: roles without them give nothing.
     pub(crate) async fn revoke(&self, client: &Client) -> Result<()> {
-        for object in self.0.iter().filter(|object| object.types.as_ref().is_some_and(|types| types.kind.ends_with("Binding"))) {
+        for object in
+            self.0.iter().filter(|object| object.types.as_ref().is_some_and(|types| types.kind.ends_with("Binding")))
+        {
             api(client, object)?.delete(&object.name_any(), &DeleteParams::default()).await?;
         }
         Ok(())

@@ -82,7 +82,7 @@ impl Ring {
         let mut events = std::pin::pin!(events);
 
         let start = Instant::now();
-        self.send(nonce).await?;
+        self.send(nonce).await?; wasm_operator_devel::Progress::default().line(&format!("send {:?}", start.elapsed())); let s2 = Instant::now(); self.send(nonce).await?; wasm_operator_devel::Progress::default().line(&format!("again {:?}", s2.elapsed()));
         let deadline = start + LAP_PATIENCE;
         let mut seen = vec![None; self.len()];
         while seen.last().is_some_and(Option::is_none) {
