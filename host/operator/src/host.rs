@@ -215,7 +215,8 @@ impl Host {
                     dispatcher.loaded(now, guest.id);
                 }),
                 Err(error) => {
-                    error!(guest = &*guest.name, %error, "the guest cannot run");
+                    error!(guest = &*guest.name, kind = error.kind(), %error, "the guest cannot run");
+                    self.metrics.trapped(&guest.name, error.kind());
                     self.events.warn("GuestRejected", &guest.name, &error.note(&guest.name));
                     guest.refuse(fingerprint, error.to_string());
                     self.scheduler.tell(|dispatcher, now| dispatcher.load_failed(now, guest.id));

@@ -77,11 +77,11 @@ async fn call(
         Ok(Ok(Outcome::Done)) => Reconciled::Success,
         Ok(Ok(Outcome::RequeueAfter(after))) => Reconciled::RequeueAfter(after),
         Ok(Err(Failure::Retryable(message))) => {
-            warn!(message, attempt = job.attempt, "the reconcile failed and is tried again");
+            warn!(error = message, attempt = job.attempt, "the reconcile failed and is tried again");
             Reconciled::Retry
         }
         Ok(Err(Failure::Terminal(message))) => {
-            error!(message, "the reconcile failed for good; it waits for a change of the object");
+            error!(error = message, "the reconcile failed for good; it waits for a change of the object");
             Reconciled::Terminal
         }
         Err(error) => broken(host, guest, &error),

@@ -79,6 +79,19 @@ impl Watching {
 }
 
 impl RevisionError {
+    /// The stable label for metrics.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Prepare(_) => "compile",
+            Self::Load(_) => "load",
+            Self::Describe(error) => error.kind(),
+            Self::Identity(_) => "identity",
+            Self::Watch { .. } | Self::Description(_) => "describe",
+            Self::Grant(_) | Self::Approval(_) | Self::Rule(_) | Self::WatchNotGranted { .. } | Self::Access(_) => "permissions",
+            Self::Stopping => "stopping",
+        }
+    }
+
     /// The error for an Event. What quotes the guest is left out: it must not speak through the host's Events.
     pub(crate) fn note(&self, guest: &str) -> String {
         match self {

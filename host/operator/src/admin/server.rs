@@ -127,6 +127,9 @@ mod tests {
 
     use super::*;
 
+    /// Less than any time after which connections end by themselves.
+    const SOON: Duration = Duration::from_secs(5);
+
     async fn start(health: Health) -> (SocketAddr, tokio::task::JoinHandle<()>) {
         let mut registry = Registry::default();
         super::super::metrics::Metrics::register(&mut registry);
@@ -206,7 +209,8 @@ mod tests {
         assert!(get(address, "/livez").await.ends_with("ok"));
         // The oldest had to go.
         let mut first = silent.swap_remove(0);
-        assert!(matches!(first.read(&mut [0]).await, Ok(0) | Err(_)));
+        let closed = timeout(SOON, first.read(&mut [0])).await.expect("the oldest connection is still open");
+        assert!(matches!(closed, Ok(0) | Err(_)));
     }
 
     #[tokio::test]
@@ -220,7 +224,7 @@ mod tests {
         tokio::time::advance(HEADER_TIME + Duration::from_secs(1)).await;
         tokio::time::resume();
         let mut rest = Vec::new();
-        slow.read_to_end(&mut rest).await.unwrap();
+        timeout(SOON, slow.read_to_end(&mut rest)).await.expect("the connection is still open").unwrap();
         assert!(!rest.starts_with(b"HTTP/1.1 200"), "{rest:?}");
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Run {
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
     /// Level of the log, or a filter such as `info,guest=off`
-    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", hide_env_values = true, default_value = "info")]
     log_level: String,
     #[command(flatten)]
     cache: CacheArgs,

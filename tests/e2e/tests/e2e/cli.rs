@@ -107,7 +107,6 @@ fn inspect_shows_controllers_watches_imports_and_permissions() -> Result<()> {
         "controller ring",
         "testresources.ring.wasm-operator.dev/v1 (TestResource)",
         "in here",
-        "metadata.name=ring",
         "generation",
         "wasi:http/outgoing-handler",
         "patch",

@@ -10,6 +10,7 @@ mod limits;
 mod misbehaving;
 mod permissions;
 mod queue;
+mod reads;
 mod reload;
 mod ring;
 mod sleep;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use harness::programs::{self, Objects, finished, reconciles, until_finished, until_reconcile};
-use harness::{LogLine, Result, test};
+use harness::{Latencies, LogLine, Result, test};
 
 #[test]
 fn a_key_never_runs_twice_at_once_and_others_run_beside_it() -> Result<()> {
@@ -66,6 +66,7 @@ fn a_failed_reconcile_is_retried_with_growing_waits_until_it_succeeds() -> Resul
     test(async |space| {
         let namespace = space.namespace("a").await?;
         let host = space.host().guest(programs::guest("recorder", "recorder", &[&namespace])).start().await?;
+        host.until_ready().await?;
         let objects = Objects::new(space, &namespace, "recorder");
         objects.write("one", &[("answer", "retryable")]).await?;
         until_reconcile(host.log(), "recorder", "the tenth attempt", |seen| seen.attempt == 9).await?;
@@ -101,10 +102,10 @@ fn a_terminal_failure_is_reported_and_waits_for_a_change() -> Result<()> {
         let host = space.host().guest(programs::guest("recorder", "recorder", &[&namespace])).start().await?;
         let objects = Objects::new(space, &namespace, "recorder");
         objects.write("one", &[("answer", "terminal")]).await?;
-        let reported = |line: &LogLine| {
-            line.is_of("recorder") && line.text().contains("as told") && ["WARN", "ERROR"].contains(&line.level())
-        };
-        host.log().wait("the failure is reported", reported).await?;
+        let reported =
+            |line: &LogLine| line.is_of("recorder") && line.text().contains("as told") && line.level() == "ERROR";
+        let line = host.log().wait("the failure is reported", reported).await?;
+        assert!(line.message().contains("the reconcile failed"), "the guest's words hide the host's: {}", line.text());
         objects.write("one", &[("value", "good")]).await?;
         until_reconcile(host.log(), "recorder", "the change", |seen| seen.value.as_deref() == Some("good")).await?;
         assert_eq!(reconciles(host.log(), "recorder").len(), 2);
@@ -174,6 +175,30 @@ fn a_reconcile_that_does_not_end_does_not_keep_the_host_from_stopping() -> Resul
         let log = host.log().mark();
         host.start().await?;
         until_reconcile(&log, "recorder", "the run is repeated", |seen| seen.key.ends_with("/running")).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_guest_with_hundreds_of_keys_does_not_hold_up_another() -> Result<()> {
+    test(async |space| {
+        let (busy, good) = (space.namespace("busy").await?, space.namespace("good").await?);
+        let many = Objects::new(space, &busy, "recorder");
+        for number in 0..300 {
+            many.write(&format!("object-{number}"), &[("sleep", "30")]).await?;
+        }
+        let guests = [programs::guest("busy", "recorder", &[&busy]), programs::guest("neighbour", "probe", &[&good])];
+        let host = space.host().guests(guests).start().await?;
+        until_reconcile(host.log(), "busy", "the first of the many", |_| true).await?;
+        let neighbour = Objects::new(space, &good, "probe");
+        let mut latencies = Latencies::default();
+        neighbour.round_trip("object", "first").await?;
+        for value in 0..15 {
+            latencies.add(neighbour.round_trip("object", &value.to_string()).await?);
+        }
+        assert!(reconciles(host.log(), "busy").len() < 300, "the many were done before the neighbour was looked at");
+        // In the order of arrival the neighbour would wait for seconds.
+        assert!(latencies.median() < Duration::from_millis(300), "{latencies}");
         Ok(())
     })
 }

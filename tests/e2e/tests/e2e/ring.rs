@@ -99,23 +99,20 @@ fn a_missing_namespace_delays_the_lap_until_it_is_there() -> Result<()> {
 #[test]
 fn an_overtaken_nonce_does_not_overwrite_a_newer_one() -> Result<()> {
     test(async |space| {
-        let ring = Ring::new(space, 3).await?;
-        let host = space.host().guests(ring.guests()).start().await?;
-        let [first, second, third] = ring.namespaces() else { harness::bail!("not three") };
-        // It goes on from the second namespace, and ends before the first.
-        ring::write(space, second, 9).await?;
-        ring::until_nonce(space, third, 9).await?;
-        ring::write(space, first, 5).await?;
-        eventually("the first guest has been told", async || {
-            let refused =
-                host.metrics().await?.sum("wasm_operator_api_calls_total", &[("guest", "ring-0"), ("code", "422")]);
+        let (from, to) = (space.namespace("from").await?, space.namespace("to").await?);
+        let host = space.host().guest(ring::guest("ring-0", &from, &to)).start().await?;
+        ring::write(space, &to, 9).await?;
+        ring::write(space, &from, 5).await?;
+        eventually("the guest has been told", async || {
+            let calls = [("guest", "ring-0"), ("code", "422")];
+            let refused = host.metrics().await?.sum("wasm_operator_api_calls_total", &calls);
             ensure!(refused > 0.0, "no answer 422");
             Ok(())
         })
         .await?;
-        ring::until_nonce(space, second, 9).await?;
-        // Nothing is wrong with the ring.
-        ring.lap(10).await?;
+        ring::until_nonce(space, &to, 9).await?;
+        ring::write(space, &from, 10).await?;
+        ring::until_nonce(space, &to, 10).await?;
         assert_eq!(host.metrics().await?.sum("controller_runtime_reconcile_errors_total", &[]), 0.0);
         Ok(())
     })

@@ -82,7 +82,8 @@ impl Cluster {
             Some(control_plane) => control_plane.stop().await,
             None => print(
                 "The cluster is not ours, so the CRD, the namespaces and the roles stay. To remove them, delete the CRD \
-                `testresources.ring.wasm-operator.dev` and the namespaces `ring-*` and `wasm-operator`.",
+                `testresources.ring.wasm-operator.dev`, the namespaces `ring-*` and \
+                `wasm-operator`, and the ClusterRole and ClusterRoleBinding `wasm-operator-watch`.",
             )?,
         }
         Ok(())

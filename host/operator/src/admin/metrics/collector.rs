@@ -11,7 +11,7 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use wasm_operator_core::dispatch::{Priority, State};
 
 use super::guest::GuestNumbers;
-use super::histogram::Histogram;
+use super::histogram::{Histogram, Reading};
 use super::{Current, Metrics};
 
 const STATES: [&str; 6] = ["loading", "cold", "dormant", "awake", "failed", "suspended"];
@@ -52,7 +52,7 @@ pub(super) fn counter_seconds(
 
 fn histogram(encoder: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet, histogram: &Histogram) -> fmt::Result {
     match histogram.read() {
-        Some((sum, count, buckets)) => {
+        Some(Reading { sum, count, buckets }) => {
             encoder.encode_family(labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
         }
         None => Ok(()),

@@ -23,6 +23,16 @@ pub(super) struct Histogram {
     sum: AtomicU64,
 }
 
+/// What a histogram shows.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// In seconds.
+    pub(super) sum: f64,
+    pub(super) count: u64,
+    /// Upper ends in seconds, each bucket with its own count.
+    pub(super) buckets: Vec<(f64, u64)>,
+}
+
 impl Histogram {
     pub(super) const fn new(bounds: &'static Bounds) -> Self {
         Self {
@@ -41,17 +51,17 @@ impl Histogram {
         self.sum.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// Sum in seconds, count, and the buckets, each with its own count; None if nothing was observed.
-    pub(super) fn read(&self) -> Option<(f64, u64, Vec<(f64, u64)>)> {
+    /// None if nothing was observed.
+    pub(super) fn read(&self) -> Option<Reading> {
         let mut buckets: Vec<(f64, u64)> = self
             .bounds
             .iter()
             .zip(&self.counts)
             .map(|(bound, count)| (Duration::from_micros(*bound).as_secs_f64(), count.load(Ordering::Relaxed)))
             .collect();
-        buckets.push((f64::MAX, self.longer.load(Ordering::Relaxed)));
+        buckets.push((f64::INFINITY, self.longer.load(Ordering::Relaxed)));
         let count = buckets.iter().map(|(_, count)| count).sum();
         let sum = Duration::from_micros(self.sum.load(Ordering::Relaxed)).as_secs_f64();
-        (count > 0).then_some((sum, count, buckets))
+        (count > 0).then_some(Reading { sum, count, buckets })
     }
 }

@@ -106,30 +106,70 @@ fn a_flood_of_kinds_is_bounded() {
     assert!(metrics.guest("a").traps().len() <= 32);
 }
 
+/// Every metric of the cluster crate has a value.
+fn cluster(registry: &mut Registry) {
+    use wasm_operator_cluster::gateway::{CallLabels, DeniedLabels, DurationLabels, GatewayMetrics, RequestLabels};
+    use wasm_operator_cluster::metrics::{EventLabels, Metrics, ResourceLabel, RestartLabels};
+
+    let text = String::new;
+    let metrics = Metrics::register(registry);
+    for family in [&metrics.watch_streams, &metrics.watch_subscribers, &metrics.cache_objects, &metrics.cache_bytes] {
+        let _ = family.get_or_create(&ResourceLabel { resource: text() });
+    }
+    let _ = metrics.watch_events.get_or_create(&EventLabels { resource: text(), r#type: "" });
+    let _ = metrics.watch_restarts.get_or_create(&RestartLabels { resource: text(), cause: "" });
+    let gateway = GatewayMetrics::register(registry);
+    let _ = gateway.api_calls.get_or_create(&CallLabels { guest: "".into(), verb: "", resource: "".into(), code: 200 });
+    let _ = gateway.api_denied.get_or_create(&DeniedLabels { guest: "".into(), verb: "", resource: "".into() });
+    let _ = gateway.requests.get_or_create(&RequestLabels { code: text(), method: "", host: text() });
+    let _ = gateway.durations.get_or_create(&DurationLabels { verb: "", host: text() });
+}
+
+/// The names of a series' labels.
+fn labels(series: &str) -> String {
+    let inner = series.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or("", |(inner, _)| inner);
+    let names: Vec<&str> = inner
+        .split("\",")
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, _)| name)
+        .filter(|name| *name != "le")
+        .collect();
+    if names.is_empty() { String::new() } else { format!("{{{}}}", names.join(",")) }
+}
+
 /// `metrics.txt` is the list that users read. `UPDATE_EXPECTED=1` writes it anew.
 #[test]
 fn the_checked_in_list_of_metrics_is_fresh() {
     let (mut registry, metrics) = everything();
     metrics.slept("ring-0", SleepReason::Idle);
-    wasm_operator_cluster::metrics::Metrics::register(&mut registry);
+    cluster(&mut registry);
     let shown = text(&registry);
-    let mut list = String::from(
-        "# The metrics of `wasm-operator run` on /metrics: type, name, help. Counters end in `_total` there.\n",
-    );
-    let help: std::collections::BTreeMap<&str, &str> =
-        shown.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' ')).collect();
-    let types: BTreeSet<(&str, &str)> =
-        shown.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
-    for (name, kind) in types {
-        list.push_str(&format!("{kind:<9} {name}: {}\n", help.get(name).unwrap_or(&"")));
+    let mut list = BTreeSet::new();
+    let mut lines = shown.lines().peekable();
+    let mut help = "";
+    while let Some(line) = lines.next() {
+        if let Some((_, text)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            help = text.trim_end_matches('.');
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            let suffix = match kind {
+                "counter" => "_total",
+                "info" => "_info",
+                _ => "",
+            };
+            let series =
+                lines.peek().filter(|line| !line.starts_with('#')).unwrap_or_else(|| panic!("{name} has no value"));
+            list.insert(format!("{name}{suffix}{} {kind}: {help}\n", labels(series)));
+        }
     }
+    let mut text = String::from("# What `wasm-operator run` shows on /metrics: name, labels, type, help.\n");
+    text.extend(list);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("metrics.txt");
     if std::env::var_os("UPDATE_EXPECTED").is_some() {
-        std::fs::write(&path, &list).unwrap();
+        std::fs::write(&path, &text).unwrap();
     }
     assert_eq!(
         std::fs::read_to_string(&path).unwrap_or_default(),
-        list,
+        text,
         "`UPDATE_EXPECTED=1 cargo test -p wasm-operator` renews it"
     );
 }
