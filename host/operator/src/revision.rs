@@ -87,7 +87,9 @@ impl RevisionError {
             Self::Describe(error) => error.kind(),
             Self::Identity(_) => "identity",
             Self::Watch { .. } | Self::Description(_) => "describe",
-            Self::Grant(_) | Self::Approval(_) | Self::Rule(_) | Self::WatchNotGranted { .. } | Self::Access(_) => "permissions",
+            Self::Grant(_) | Self::Approval(_) | Self::Rule(_) | Self::WatchNotGranted { .. } | Self::Access(_) => {
+                "permissions"
+            }
             Self::Stopping => "stopping",
         }
     }

@@ -310,7 +310,7 @@ fn only_listed_hosts_are_reached() -> Result<()> {
         let (unlisted, never_asked) = web_server().await?;
         let namespace = space.namespace("a").await?;
         let rule = Rule::read("", "configmaps").namespace(&namespace);
-        let guest = Requester::guest(&namespace).grant(rule).set("allowedHosts", vec![listed.to_string()]);
+        let guest = Requester::guest(&namespace).grant(rule).set("allowedHosts", vec![format!("http://{listed}")]);
         let host = space.host().guest(guest).start().await?;
         let guest = Requester { space, host, namespace };
 
@@ -322,6 +322,7 @@ fn only_listed_hosts_are_reached() -> Result<()> {
         let port = listed.port();
         let refused = [
             to("http", unlisted.to_string()),
+            to("https", listed.to_string()),
             to("http", format!("localhost:{port}")),
             to("http", format!("127.0.0.2:{port}")),
             to("http", format!("[::ffff:127.0.0.1]:{port}")),

@@ -19,8 +19,9 @@ fn cached_list(namespace: &str) -> Value {
 /// `data.value` of an object in a list.
 fn value_in(answer: &Answer, name: &str) -> Option<String> {
     let list = answer.json();
-    let object = list["items"].as_array()?.iter().find(|object| object["metadata"]["name"] == name)?;
-    Some(object["data"]["value"].as_str()?.to_owned())
+    let named = |object: &&Value| object.pointer("/metadata/name").is_some_and(|found| found == name);
+    let object = list.get("items")?.as_array()?.iter().find(named)?;
+    Some(object.pointer("/data/value")?.as_str()?.to_owned())
 }
 
 /// What arrived at the API server in a guest's name, up to a read of an object of this name that it sends last.
