@@ -153,21 +153,26 @@ async fn awake(space: &Space, host: &Host, ring: &Ring<'_>) -> Result<()> {
 
 fn wakes(metrics: &Metrics) -> Result<()> {
     let name = "wasm_operator_guest_wake_duration_seconds";
-    let quantile = |quantile| {
-        metrics.quantile(name, &[("path", "dormant")], quantile).map(|seconds| seconds * 1e3).context("no wakes")
-    };
-    show(
-        "wake (instantiate) inside the host",
-        format!("p50 {:.3} ms, p95 {:.3} ms", quantile(0.5)?, quantile(0.95)?),
-        "histogram wasm_operator_guest_wake_duration_seconds{path=\"dormant\"} of the 100 ring guests",
-    );
+    for path in ["dormant", "cold"] {
+        let labels = [("path", path)];
+        let count = metrics.sum(&format!("{name}_count"), &labels);
+        let quantile = |quantile| metrics.quantile(name, &labels, quantile).unwrap_or_default() * 1e3;
+        show(
+            &format!("wake of a {path} guest, instantiate"),
+            format!("p50 {:.3} ms, p95 {:.3} ms, {count} wakes", quantile(0.5), quantile(0.95)),
+            &format!("histogram {name}{{path=\"{path}\"}} of the {MANY} ring guests"),
+        );
+    }
     let name = "controller_runtime_reconcile_time_seconds";
-    let quantile =
-        |quantile| metrics.quantile(name, &[], quantile).map(|seconds| seconds * 1e3).context("no reconciles");
+    let quantile = |quantile| metrics.quantile(name, &[], quantile).map(|seconds| seconds * 1e3);
     show(
-        "reconcile with its write, inside the host",
-        format!("p50 {:.2} ms, p95 {:.2} ms", quantile(0.5)?, quantile(0.95)?),
-        "histogram controller_runtime_reconcile_time_seconds: instantiate, reconcile, one PATCH to the API server",
+        "wake, reconcile and write, inside the host",
+        format!(
+            "p50 {:.2} ms, p95 {:.2} ms",
+            quantile(0.5).context("no reconciles")?,
+            quantile(0.95).context("no reconciles")?
+        ),
+        &format!("histogram {name}: instantiate, reconcile, one PATCH to the API server and its answer"),
     );
     Ok(())
 }
