@@ -18,7 +18,7 @@ use wasm_operator_core::dispatch::GuestId;
 use wasm_operator_core::index::FieldIndex;
 use wasm_operator_core::permission::{InvalidRule, Permissions, Right, Rule};
 use wasm_operator_core::request::Verb;
-use wasm_operator_core::watch::{InvalidWatch, Mapping, Representation, Watch};
+use wasm_operator_core::watch::{InvalidWatch, Mapping, Watch, validate_controller};
 use wasm_operator_engine::{Artifact, CallError, GuestLogs, GuestSettings, LoadError, PrepareError};
 
 use crate::guest_log::GuestLog;
@@ -285,19 +285,7 @@ fn check(description: &Description) -> Result<(), RevisionError> {
         if !names.insert(&controller.name) {
             return Err(RevisionError::Description(format!("two controllers are named `{}`", controller.name)));
         }
-        if controller.primary.mapping != Mapping::Object {
-            return Err(fault(InvalidWatch::PrimaryMapping(controller.primary.of.to_string())));
-        }
-        controller.primary.validate().map_err(fault)?;
-        for watch in &controller.watches {
-            watch.validate().map_err(fault)?;
-            if let Mapping::Field(path) = &watch.mapping
-                && controller.primary.representation != Representation::Full
-                && !path.starts_with(".metadata.")
-            {
-                return Err(fault(InvalidWatch::FieldNeedsFull(path.clone())));
-            }
-        }
+        validate_controller(&controller.primary, &controller.watches).map_err(fault)?;
     }
     Ok(())
 }
