@@ -1,6 +1,6 @@
 //! Prints the figures that the project reports of itself, each with how it was measured.
 //!
-//! `cargo run --release -p e2e --bin figures` takes seven minutes, with `--quick` two. It needs what the end-to-end tests need, and an idle machine.
+//! `cargo run --release -p e2e --bin figures` takes six minutes, with `--quick` two. It needs what the end-to-end tests need, and an idle machine.
 
 use std::fmt::Display;
 use std::time::Duration;
