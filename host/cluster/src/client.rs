@@ -2,11 +2,21 @@
 
 use std::time::Duration;
 
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::client::{Body, ConfigExt};
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
+use tower::{BoxError, ServiceBuilder};
 
 /// Time to connect, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Idle connections that are kept, and for how long. Each holds some 50 KiB of buffers, and a start with many guests opens
+/// many at once.
+const MAX_IDLE_CONNECTIONS: usize = 8;
+/// See [`MAX_IDLE_CONNECTIONS`].
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The API server cannot be reached as it is configured.
 #[derive(Debug, thiserror::Error)]
@@ -35,16 +45,26 @@ pub async fn connect() -> Result<Client, ConnectError> {
 
 /// [`connect`] with a configuration from elsewhere.
 pub fn from_config(mut config: Config) -> Result<Client, ConnectError> {
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
-    config.read_timeout = None;
-    config.write_timeout = None;
     config.auth_info.impersonate = None;
     config.auth_info.impersonate_groups = None;
     config.auth_info.impersonate_uid = None;
     config.auth_info.impersonate_user_extra = None;
     config.headers.clear();
-    config.proxy_url = None;
-    config.default_retry = false;
-    config.disable_compression = true;
-    Ok(Client::try_from(config)?)
+    // kube's own stack leaves Nagle's algorithm on, which holds back the second write of a connection for 40 ms.
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    let connector = config.rustls_https_connector_with_connector(connector)?;
+    let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+        .build::<_, Body>(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .map_err(BoxError::from)
+        .service(http);
+    Ok(Client::new(service, config.default_namespace))
 }

@@ -90,9 +90,11 @@ impl Pool {
         self.idle.lock().push(instance);
     }
 
-    /// Bytes that the mapped component holds; 0 while it is not mapped.
+    /// This guest's part of the bytes that the mapped component holds; 0 while it is not mapped. Guests that share a
+    /// component share its bytes.
     pub(crate) fn component_bytes(&self) -> u64 {
-        self.component.lock().as_ref().map_or(0, |component| component.bytes())
+        let sharers = |component| u64::try_from(Arc::strong_count(component)).unwrap_or(u64::MAX).max(1);
+        self.component.lock().as_ref().map_or(0, |component| component.bytes() / sharers(component))
     }
 
     /// Bytes of linear memory in idle instances.
