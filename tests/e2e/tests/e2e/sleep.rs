@@ -105,7 +105,7 @@ fn a_thousand_changes_while_asleep_give_one_reconcile_of_the_last_state() -> Res
 
 #[test]
 fn a_requeue_wakes_a_sleeping_guest_on_time() -> Result<()> {
-    /// The project's bound is 10 ms on an idle machine, and the figures report it. Here other tests run beside.
+    /// The project's bound is 10 ms on an idle machine. Here other tests run beside.
     const LATE: Duration = Duration::from_millis(500);
     const AFTER: Duration = Duration::from_millis(1_500);
     test(async |space| {
