@@ -34,7 +34,7 @@ pub(crate) fn health(host: &Arc<Host>) -> Health {
 
 fn ready(host: &Host) -> Verdict {
     let all = host.all();
-    let refused = all.iter().filter(|guest| guest.fault().is_some()).count();
+    let refused = all.iter().filter(|guest| guest.is_refused()).count();
     let waiting: Vec<String> =
         all.iter().filter_map(|guest| Some(format!("`{}` {}", guest.name, waits_for(host, guest)?))).collect();
     if waiting.is_empty() {
@@ -47,7 +47,7 @@ fn ready(host: &Host) -> Verdict {
 /// What keeps the guest from being ready.
 fn waits_for(host: &Host, guest: &Guest) -> Option<String> {
     let state = host.scheduler.ask(|dispatcher, now| dispatcher.snapshot(now, guest.id))?.state;
-    if state == State::Suspended || guest.fault().is_some() {
+    if state == State::Suspended || guest.is_refused() {
         return None;
     }
     let Some(active) = guest.active() else { return Some("is being loaded".to_owned()) };

@@ -22,8 +22,6 @@ pub(crate) struct Guest {
     next: Mutex<Option<Revision>>,
     /// Of the last component that could not be made to run: it is not tried again before the file changes.
     refused: Mutex<Option<Fingerprint>>,
-    /// Why the guest does not run as configured.
-    fault: Mutex<Option<String>>,
 }
 
 impl Guest {
@@ -36,7 +34,6 @@ impl Guest {
             active: RwLock::new(None),
             next: Mutex::new(None),
             refused: Mutex::new(None),
-            fault: Mutex::new(None),
         }
     }
 
@@ -48,6 +45,11 @@ impl Guest {
     pub(crate) fn configure(&self, spec: GuestSpec) -> u64 {
         *self.spec.lock() = spec;
         self.generation.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Takes a configuration that differs in scheduling only: what is being prepared goes on.
+    pub(crate) fn reschedule(&self, spec: GuestSpec) {
+        *self.spec.lock() = spec;
     }
 
     pub(crate) fn is_current(&self, generation: u64) -> bool {
@@ -83,7 +85,6 @@ impl Guest {
         let old = self.active.write().replace(Arc::new(active));
         drop(old);
         *self.refused.lock() = None;
-        *self.fault.lock() = None;
         Ok(())
     }
 
@@ -93,14 +94,13 @@ impl Guest {
         drop(old);
     }
 
-    /// Notes why the guest does not run as configured.
-    pub(crate) fn refuse(&self, component: Fingerprint, fault: String) {
+    /// Notes that the guest does not run as configured.
+    pub(crate) fn refuse(&self, component: Fingerprint) {
         *self.refused.lock() = Some(component);
-        *self.fault.lock() = Some(fault);
     }
 
-    pub(crate) fn fault(&self) -> Option<String> {
-        self.fault.lock().clone()
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.lock().is_some()
     }
 
     /// Whether the component's file is another one than what runs, and than what was refused.

@@ -121,7 +121,7 @@ impl Host {
         let settings = new.settings();
         self.scheduler.tell(|dispatcher, now| dispatcher.update(now, guest.id, settings));
         if differs_in_scheduling_only(old, &new) {
-            guest.configure(new);
+            guest.reschedule(new);
         } else {
             self.replace(&guest, new);
         }
@@ -155,7 +155,7 @@ impl Host {
                 Some(Err(error)) => {
                     error!(guest = &*guest.name, %error, "the change is not applied; the guest goes on as it was");
                     host.events.warn("GuestRejected", &guest.name, &error.note(&guest.name));
-                    guest.refuse(fingerprint, error.to_string());
+                    guest.refuse(fingerprint);
                 }
                 None => {}
             }
@@ -203,7 +203,7 @@ impl Host {
                 Some(Ok(revision)) => guest.activate(self, revision),
                 Some(Err(error)) => Err(error),
                 // Changed meanwhile: load it as it is configured now. Removed meanwhile: the scheduler says so.
-                None if self.guest(guest.id).is_some_and(|_| self.is_configured(guest)) => continue,
+                None if self.is_configured(guest) => continue,
                 None => return,
             };
             match loaded {
@@ -218,7 +218,7 @@ impl Host {
                     error!(guest = &*guest.name, kind = error.kind(), %error, "the guest cannot run");
                     self.metrics.trapped(&guest.name, error.kind());
                     self.events.warn("GuestRejected", &guest.name, &error.note(&guest.name));
-                    guest.refuse(fingerprint, error.to_string());
+                    guest.refuse(fingerprint);
                     self.scheduler.tell(|dispatcher, now| dispatcher.load_failed(now, guest.id));
                 }
             }
