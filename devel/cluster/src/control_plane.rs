@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ pub struct ControlPlane {
     controller_manager: Option<Component>,
     apiserver: Option<Component>,
     etcd: Option<Component>,
-    apiserver_port: u16,
+    apiserver_address: SocketAddr,
     port_while_stopped: Option<Reservation>,
     etcd_url: String,
     binaries: Binaries,
@@ -99,7 +100,7 @@ impl ControlPlane {
         let pki = Pki::create(&directory.path().join("pki"))?;
         let files = Files {
             authority: pki.authority(),
-            serving: pki.serving(flags::SERVICE_ADDRESS)?,
+            serving: pki.serving(options.listen.map(|address| address.ip()))?,
             service_account: pki.service_account_keys()?,
             tokens: directory.path().join("pki/tokens.csv"),
         };
@@ -108,7 +109,7 @@ impl ControlPlane {
             controller_manager: None,
             apiserver: None,
             etcd: None,
-            apiserver_port: 0,
+            apiserver_address: loopback(0),
             port_while_stopped: None,
             etcd_url: String::new(),
             binaries,
@@ -125,9 +126,9 @@ impl ControlPlane {
         Ok(control_plane)
     }
 
-    /// `https://127.0.0.1:<port>`. Stays the same when the API server restarts.
+    /// `https://127.0.0.1:<port>`, or what [`Options::listen`] says. Stays the same when the API server restarts.
     pub fn apiserver_url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.apiserver_port)
+        format!("https://{}", self.apiserver_address)
     }
 
     /// `http://127.0.0.1:<port>`
@@ -184,7 +185,7 @@ impl ControlPlane {
     pub async fn stop_apiserver(&mut self) -> Result<(), Error> {
         if let Some(mut apiserver) = self.apiserver.take() {
             apiserver.stop(STOP_GRACE).await;
-            self.port_while_stopped = Some(Reservation::hold(self.apiserver_port)?);
+            self.port_while_stopped = self.hold_port()?;
         }
         Ok(())
     }
@@ -193,7 +194,7 @@ impl ControlPlane {
     pub fn kill_apiserver(&mut self) -> Result<(), Error> {
         if let Some(mut apiserver) = self.apiserver.take() {
             apiserver.kill();
-            self.port_while_stopped = Some(Reservation::hold(self.apiserver_port)?);
+            self.port_while_stopped = self.hold_port()?;
         }
         Ok(())
     }
@@ -202,7 +203,7 @@ impl ControlPlane {
     pub async fn start_apiserver(&mut self) -> Result<(), Error> {
         if self.apiserver.is_none() {
             self.port_while_stopped = None;
-            self.apiserver = Some(self.spawn_apiserver(self.apiserver_port)?);
+            self.apiserver = Some(self.spawn_apiserver()?);
         }
         self.wait_for_apiserver().await
     }
@@ -220,6 +221,41 @@ impl ControlPlane {
         Ok(Etcd::new(&self.etcd_url)?.compact().await?)
     }
 
+    /// A copy of etcd's data, as of a cluster that is backed up. The API server and etcd are stopped for it and started
+    /// again.
+    pub async fn back_up_etcd(&mut self) -> Result<EtcdBackup, Error> {
+        self.stop_etcd().await?;
+        let backup = tempfile::tempdir()?;
+        copy_files(&self.etcd_directory(), backup.path())?;
+        self.start_etcd().await?;
+        self.start_apiserver().await?;
+        Ok(EtcdBackup(backup))
+    }
+
+    /// Puts etcd back to the state of a backup: objects and resource versions are those of then, and versions that have
+    /// been given out since are given out again.
+    pub async fn restore_etcd(&mut self, backup: &EtcdBackup) -> Result<(), Error> {
+        self.stop_etcd().await?;
+        let data = self.etcd_directory();
+        std::fs::remove_dir_all(&data)?;
+        copy_files(backup.0.path(), &data)?;
+        self.start_etcd().await?;
+        self.start_apiserver().await
+    }
+
+    /// The API server goes first: without etcd it hangs in its shutdown.
+    async fn stop_etcd(&mut self) -> Result<(), Error> {
+        self.stop_apiserver().await?;
+        if let Some(mut etcd) = self.etcd.take() {
+            etcd.stop(STOP_GRACE).await;
+        }
+        Ok(())
+    }
+
+    fn etcd_directory(&self) -> PathBuf {
+        self.directory.path().join("etcd")
+    }
+
     /// Ends everything in order. Dropping does the same without the grace.
     pub async fn stop(mut self) {
         for component in [&mut self.scheduler, &mut self.controller_manager, &mut self.apiserver, &mut self.etcd] {
@@ -235,7 +271,7 @@ impl ControlPlane {
             let (client, peer) = (Reservation::any()?, Reservation::any()?);
             let (client_port, peer_port) = (client.port(), peer.port());
             drop((client, peer));
-            let mut arguments = flags::etcd(&self.directory.path().join("etcd"), client_port, peer_port);
+            let mut arguments = flags::etcd(&self.etcd_directory(), client_port, peer_port);
             arguments.extend(self.options.extra_etcd_args.iter().cloned());
             let mut etcd = self.component("etcd", &arguments)?;
             let url = format!("http://127.0.0.1:{client_port}");
@@ -255,9 +291,12 @@ impl ControlPlane {
         let admin = pki.client("admin", "admin", &["system:masters"])?;
         let mut attempt = 1;
         loop {
-            self.apiserver_port = Reservation::any()?.port();
+            self.apiserver_address = match self.options.listen {
+                Some(address) => address,
+                None => loopback(Reservation::any()?.port()),
+            };
             self.write_kubeconfig(&self.kubeconfig(), "admin", &Credential::Certificate(&admin))?;
-            self.apiserver = Some(self.spawn_apiserver(self.apiserver_port)?);
+            self.apiserver = Some(self.spawn_apiserver()?);
             match self.wait_for_apiserver().await {
                 Err(error) if attempt < PORT_ATTEMPTS && port_was_taken(&error) => attempt += 1,
                 outcome => return outcome,
@@ -265,8 +304,8 @@ impl ControlPlane {
         }
     }
 
-    fn spawn_apiserver(&self, port: u16) -> Result<Component, Error> {
-        let mut arguments = flags::apiserver(port, &self.etcd_url, &self.files);
+    fn spawn_apiserver(&self) -> Result<Component, Error> {
+        let mut arguments = flags::apiserver(self.apiserver_address, &self.etcd_url, &self.files);
         arguments.extend(self.options.extra_apiserver_args.iter().cloned());
         self.component("kube-apiserver", &arguments)
     }
@@ -296,6 +335,12 @@ impl ControlPlane {
             self.controller_manager = Some(controller_manager);
         }
         Ok(())
+    }
+
+    /// Only a port that was taken at random could be taken by another program.
+    fn hold_port(&self) -> io::Result<Option<Reservation>> {
+        let random = self.options.listen.is_none();
+        random.then(|| Reservation::hold(self.apiserver_address.port())).transpose()
     }
 
     fn component(&self, name: &'static str, arguments: &[String]) -> Result<Component, Error> {
@@ -336,6 +381,26 @@ impl ControlPlane {
     }
 }
 
+/// What [`ControlPlane::back_up_etcd`] made. The copy goes away with it.
+#[derive(Debug)]
+pub struct EtcdBackup(tempfile::TempDir);
+
+/// Copies a directory of files and directories with the rights that etcd wants.
+fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    std::fs::set_permissions(to, std::fs::metadata(from)?.permissions())?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_files(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
 /// Asks until `check` succeeds, the process ends or patience does.
 async fn ready<F, O>(component: &mut Component, mut check: F) -> Result<(), Error>
 where
@@ -361,6 +426,10 @@ where
 
 fn port_was_taken(error: &Error) -> bool {
     matches!(error, Error::Ended { log, .. } if log.contains("address already in use"))
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
 }
 
 fn random_token() -> io::Result<String> {

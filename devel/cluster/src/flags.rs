@@ -1,5 +1,6 @@
 //! Command lines of the components.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::pki::Pair;
@@ -41,14 +42,14 @@ pub(crate) fn etcd(data: &Path, client_port: u16, peer_port: u16) -> Vec<String>
     ]
 }
 
-pub(crate) fn apiserver(port: u16, etcd_url: &str, files: &Files) -> Vec<String> {
+pub(crate) fn apiserver(address: SocketAddr, etcd_url: &str, files: &Files) -> Vec<String> {
     vec![
         flag("etcd-servers", etcd_url),
-        flag("bind-address", "127.0.0.1"),
-        flag("advertise-address", "127.0.0.1"),
-        // Endpoints refuse loopback addresses, and no pod is there to use them.
+        flag("bind-address", address.ip()),
+        flag("advertise-address", address.ip()),
+        // Endpoints refuse loopback addresses; what pods there are reach the address that it listens on.
         flag("endpoint-reconciler-type", "none"),
-        flag("secure-port", port),
+        flag("secure-port", address.port()),
         path("tls-cert-file", &files.serving.certificate),
         path("tls-private-key-file", &files.serving.key),
         path("client-ca-file", &files.authority.certificate),

@@ -30,7 +30,7 @@ mod workdir;
 
 pub use binaries::Binaries;
 pub use clients::{Error as ClientError, http_client, kubernetes_client};
-pub use control_plane::{ControlPlane, Error};
+pub use control_plane::{ControlPlane, Error, EtcdBackup};
 pub use options::{Options, User};
 pub use port::free_port;
 pub use process::{Component, Error as ProcessError, spawn};

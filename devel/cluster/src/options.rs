@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// A user of the API server that authenticates with a bearer token.
@@ -39,6 +40,9 @@ pub struct Options {
     pub controller_manager: bool,
     /// Runs kube-scheduler. Off by default: without nodes there is nothing to schedule on.
     pub scheduler: bool,
+    /// Where kube-apiserver listens, for pods on this machine. None: on 127.0.0.1 and a free port, where pods cannot
+    /// reach it.
+    pub listen: Option<SocketAddr>,
     /// Users beside the administrator.
     pub users: Vec<User>,
     /// Further flags of kube-apiserver. They come last, so they win.
@@ -54,6 +58,7 @@ impl Default for Options {
         Self {
             controller_manager: true,
             scheduler: false,
+            listen: None,
             users: Vec::new(),
             extra_apiserver_args: Vec::new(),
             extra_etcd_args: Vec::new(),
@@ -81,6 +86,13 @@ impl Options {
     #[must_use]
     pub fn with_scheduler(mut self) -> Self {
         self.scheduler = true;
+        self
+    }
+
+    /// Lets kube-apiserver listen here.
+    #[must_use]
+    pub fn listening_on(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
         self
     }
 

@@ -1,5 +1,6 @@
 //! Certificates and keys of one control plane, made anew for each and gone with it.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -7,6 +8,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+
+use crate::flags::SERVICE_ADDRESS;
 
 /// Certificates could not be made or written. Not worth a retry.
 #[derive(Debug, thiserror::Error)]
@@ -56,11 +59,12 @@ impl Pki {
         Pair { certificate: self.directory.join("ca.crt"), key: self.directory.join("ca.key") }
     }
 
-    /// The API server's own certificate. `service_address` is the address of the Service `kubernetes`.
-    pub(crate) fn serving(&self, service_address: &str) -> Result<Pair, Error> {
+    /// The API server's own certificate, for loopback, the Service `kubernetes` and a further address.
+    pub(crate) fn serving(&self, address: Option<IpAddr>) -> Result<Pair, Error> {
         let names =
-            ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "127.0.0.1", service_address];
-        let mut params = CertificateParams::new(names.map(str::to_owned))?;
+            ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "127.0.0.1", SERVICE_ADDRESS];
+        let names = names.map(str::to_owned).into_iter().chain(address.map(|address| address.to_string()));
+        let mut params = CertificateParams::new(names.collect::<Vec<_>>())?;
         params.distinguished_name = name("kube-apiserver", &[]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign("apiserver", params)

@@ -6,6 +6,7 @@ mod resource;
 
 use std::sync::Arc;
 
+use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt};
 use wasm_operator_sdk::{Action, ApiExt, Config, Controller, IntoGuest, Rule, client};
 
@@ -38,14 +39,34 @@ async fn reconcile(object: Arc<TestResource>, context: Arc<Context>) -> Result<A
     let Some(next) = object.next(&context.out_namespace) else { return Ok(Action::await_change()) };
     let nonce = next.spec.nonce;
     let api: Api<TestResource> = Api::namespaced(context.client.clone(), &context.out_namespace);
-    match api.apply(&next).await {
-        Ok(written) => tracing::debug!(nonce, to = written.namespace(), "passed on"),
-        Err(kube::Error::Api(status)) if resource::is_newer_there(&status) => {
-            tracing::debug!(nonce, to = context.out_namespace, "overtaken by a newer nonce");
-        }
-        Err(source) => return Err(Error::Write { nonce, namespace: context.out_namespace.clone(), source }),
+    match pass_on(&api, next).await {
+        Ok(()) => Ok(Action::await_change()),
+        Err(source) => Err(Error::Write { nonce, namespace: context.out_namespace.clone(), source }),
     }
-    Ok(Action::await_change())
+}
+
+/// Writes over what the host's cache holds. If that was out of date the API server refuses, and what it holds itself is
+/// written over; another writer in that moment makes it an error, which is tried again with backoff.
+async fn pass_on(api: &Api<TestResource>, next: TestResource) -> kube::Result<()> {
+    let name = next.name_any();
+    let known = api.get_cached(&name).await?;
+    match write(api, known, &next).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        result => return result,
+    }
+    let current = api.get_opt(&name).await?;
+    write(api, current, &next).await
+}
+
+async fn write(api: &Api<TestResource>, there: Option<TestResource>, next: &TestResource) -> kube::Result<()> {
+    match there {
+        None => drop(api.create(&PostParams::default(), next).await?),
+        Some(there) => match next.over(there) {
+            Some(object) => drop(api.replace(&next.name_any(), &PostParams::default(), &object).await?),
+            None => tracing::debug!(nonce = next.spec.nonce, "there already, or overtaken by a newer nonce"),
+        },
+    }
+    Ok(())
 }
 
 fn error_policy(_: Arc<TestResource>, _: &Error, _: Arc<Context>) -> Action {
@@ -60,7 +81,8 @@ fn setup() -> Result<impl IntoGuest, String> {
     let watch = Config::default().in_namespaces([in_namespace]).when_generation_changed();
     Ok(Controller::<TestResource>::new(watch)
         .named("ring")
-        .asks_for(Rule::on::<TestResource>().apply().in_namespaces([out_namespace.clone()]))
+        .reads::<TestResource>(Config::default().in_namespaces([out_namespace.clone()]).full())
+        .asks_for(Rule::on::<TestResource>().create().update().in_namespaces([out_namespace.clone()]))
         .run(reconcile, error_policy, Arc::new(Context { client: client(), out_namespace, _ballast: ballast })))
 }
 

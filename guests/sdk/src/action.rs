@@ -16,7 +16,8 @@ pub(crate) enum Next {
 impl Action {
     /// Reconcile this object again after `duration`, or at its next change. The guest sleeps meanwhile.
     ///
-    /// From an error policy: the error is logged by the guest and the host sees a success that is to be repeated.
+    /// From an error policy: the host reports the failure and tries again after `duration`, whatever the object's
+    /// backoff.
     #[must_use]
     pub const fn requeue(duration: Duration) -> Self {
         Self(Next::After(duration))

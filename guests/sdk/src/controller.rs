@@ -125,7 +125,7 @@ impl<K: Resource> Controller<K> {
         E: Display + 'static,
         P: Fn(Arc<K>, &E, Arc<C>) -> Action + 'static,
     {
-        self.build(reconcile, |_, _| std::future::ready(Ok(())), error_policy, context)
+        self.run_with_deleted(reconcile, |_, _| std::future::ready(Ok(())), error_policy, context)
     }
 
     /// [`run`](Self::run) with a function for deleted objects, which is called before `reconcile` for each object of
@@ -140,20 +140,6 @@ impl<K: Resource> Controller<K> {
         error_policy: P,
         context: Arc<C>,
     ) -> Reconciler
-    where
-        K: DeserializeOwned + 'static,
-        C: 'static,
-        R: Fn(Arc<K>, Arc<C>) -> F + 'static,
-        F: Future<Output = Result<Action, E>> + 'static,
-        E: Display + 'static,
-        D: Fn(Deleted, Arc<C>) -> G + 'static,
-        G: Future<Output = Result<(), E>> + 'static,
-        P: Fn(Arc<K>, &E, Arc<C>) -> Action + 'static,
-    {
-        self.build(reconcile, deleted, error_policy, context)
-    }
-
-    fn build<C, R, F, E, D, G, P>(self, reconcile: R, deleted: D, error_policy: P, context: Arc<C>) -> Reconciler
     where
         K: DeserializeOwned + 'static,
         C: 'static,
@@ -181,7 +167,7 @@ impl<K: Resource> Controller<K> {
                     let object = Deleted::new(&request.object, tombstone);
                     deleted(object, Arc::clone(&context))
                         .await
-                        .map_err(|error| Failure::Retryable(format!("{error:#}")))?;
+                        .map_err(|error| retryable(format!("{error:#}"), None))?;
                 }
                 let Some(content) = request.content else { return Ok(Outcome::Done) };
                 let object: Arc<K> = Arc::new(
@@ -190,7 +176,7 @@ impl<K: Resource> Controller<K> {
                 );
                 match reconcile(Arc::clone(&object), Arc::clone(&context)).await {
                     Ok(action) => success(action),
-                    Err(error) => failure(error_policy(object, &error, context), &error),
+                    Err(error) => Err(failure(error_policy(object, &error, context), &error)),
                 }
             })
         };
@@ -218,19 +204,21 @@ fn success(action: Action) -> Result<Outcome, Failure> {
     match action.0 {
         Next::Change => Ok(Outcome::Done),
         Next::After(duration) => Ok(Outcome::RequeueAfter(milliseconds(duration))),
-        Next::Backoff => Err(Failure::Retryable("the controller asked for a retry".to_owned())),
+        Next::Backoff => Err(retryable("the controller asked for a retry".to_owned(), None)),
     }
 }
 
-fn failure(action: Action, error: &impl Display) -> Result<Outcome, Failure> {
+fn failure(action: Action, error: &impl Display) -> Failure {
+    let message = format!("{error:#}");
     match action.0 {
-        Next::Change => Err(Failure::Terminal(format!("{error:#}"))),
-        Next::Backoff => Err(Failure::Retryable(format!("{error:#}"))),
-        Next::After(duration) => {
-            tracing::error!("reconcile failed, next attempt in {duration:?}: {error:#}");
-            Ok(Outcome::RequeueAfter(milliseconds(duration)))
-        }
+        Next::Change => Failure::Terminal(message),
+        Next::Backoff => retryable(message, None),
+        Next::After(duration) => retryable(message, Some(duration)),
     }
+}
+
+fn retryable(message: String, after: Option<Duration>) -> Failure {
+    Failure::Retryable(types::Retry { message, after: after.map(milliseconds) })
 }
 
 fn milliseconds(duration: Duration) -> u64 {

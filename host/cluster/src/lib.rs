@@ -7,4 +7,5 @@ pub mod events;
 pub mod gateway;
 pub mod informer;
 pub mod metrics;
+pub mod reachability;
 pub mod rights;

@@ -8,6 +8,7 @@ use http::HeaderValue;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::Client;
 use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use wasm_operator_core::permission::Right;
 
@@ -38,17 +39,28 @@ struct Question {
     name: Option<Box<str>>,
 }
 
+/// Reviews under way at once. A thousand guests that start together would open as many connections, and what those take of
+/// the heap does not come back in one piece.
+const MAX_REVIEWS: usize = 4;
+
 /// Asks with SelfSubjectAccessReviews *as the identity*, so that its groups count. Clones share their answers.
 #[derive(Clone)]
 pub struct Rights {
     client: Client,
     answers: Arc<Mutex<HashMap<Question, (bool, Instant)>>>,
+    turns: Arc<Semaphore>,
 }
 
 impl Rights {
     /// Asks with this client.
     pub fn new(client: Client) -> Self {
-        Self { client, answers: Arc::default() }
+        Self { client, answers: Arc::default(), turns: Arc::new(Semaphore::new(MAX_REVIEWS)) }
+    }
+
+    /// Waits until another review may begin. It is under way until what this returns is dropped.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed.
+        self.turns.acquire().await.ok()
     }
 
     /// Whether `user` (None: the host itself) has the right. The answer may be [`ANSWER_TTL`] old.
@@ -115,6 +127,7 @@ impl Rights {
             let value = HeaderValue::from_str(user).map_err(|error| unanswered(error.to_string()))?;
             request.headers_mut().insert("impersonate-user", value);
         }
+        let _turn = self.turn().await;
         let answer = tokio::time::timeout(REVIEW_TIMEOUT, self.client.request::<SelfSubjectAccessReview>(request))
             .await
             .map_err(|_| unanswered(format!("no answer within {} s", REVIEW_TIMEOUT.as_secs())))?

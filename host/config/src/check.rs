@@ -70,11 +70,17 @@ impl GuestSpec {
             }
         }
         self.check_numbers(&mut problems);
-        if self.sleep.mode != SleepMode::Fixed && self.sleep.idle_after != DEFAULT_IDLE_AFTER {
-            problems.push(Problem::warning(
-                [Field("sleep"), Field("idleAfter")],
-                format!("`idleAfter` means nothing with mode `{:?}`", self.sleep.mode),
-            ));
+        let meaningless = [
+            ("idleAfter", SleepMode::Fixed, self.sleep.idle_after != DEFAULT_IDLE_AFTER),
+            ("minResident", SleepMode::Predicted, !self.sleep.min_resident.is_zero()),
+        ];
+        for (field, mode, is_set) in meaningless {
+            if is_set && self.sleep.mode != mode {
+                problems.push(Problem::warning(
+                    [Field("sleep"), Field(field)],
+                    format!("`{field}` means nothing with mode `{:?}`; it belongs to `{mode:?}`", self.sleep.mode),
+                ));
+            }
         }
         if let Some(namespace) = self.service_account.as_ref().and_then(|account| account.namespace.as_deref())
             && namespace.starts_with("kube-")

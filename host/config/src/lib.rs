@@ -20,6 +20,7 @@ mod reader;
 pub mod reload;
 mod service_account;
 mod spec;
+mod structural;
 mod suggest;
 
 pub use approval::{Approval, ApprovalError, Approvals};
@@ -32,3 +33,4 @@ pub use parse::{DocumentError, GuestDocument, Parsed, parse};
 pub use reload::Reload;
 pub use service_account::ServiceAccount;
 pub use spec::{EnvVar, GuestSpec, Sleep, SleepMode, json_schema};
+pub use structural::structural_schema;

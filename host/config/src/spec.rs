@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use wasm_operator_core::allowed_host::AllowedHost;
 use wasm_operator_core::dispatch::Settings;
 use wasm_operator_core::fair::DEFAULT_WEIGHT;
-use wasm_operator_core::lifecycle::SleepPolicy;
 use wasm_operator_core::limits::Limits;
 use wasm_operator_core::permission::ServiceAccountUser;
+use wasm_operator_core::prediction::SleepPolicy;
+use wasm_operator_policy as policy;
 
 use crate::duration;
 use crate::grants::Grants;
@@ -99,17 +100,21 @@ pub struct EnvVar {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Sleep {
-    /// The policy. Default `Fixed`.
+    /// The policy. Default `Predicted`.
     pub mode: SleepMode,
     /// With `Fixed`: idle time until sleep. Default `1s`.
     #[serde(with = "duration")]
     #[schemars(schema_with = "duration::schema")]
     pub idle_after: Duration,
+    /// With `Predicted`: idle time before which it does not sleep. Default `0s`.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub min_resident: Duration,
 }
 
 impl Default for Sleep {
     fn default() -> Self {
-        Self { mode: SleepMode::default(), idle_after: DEFAULT_IDLE_AFTER }
+        Self { mode: SleepMode::default(), idle_after: DEFAULT_IDLE_AFTER, min_resident: Duration::ZERO }
     }
 }
 
@@ -117,12 +122,15 @@ impl Sleep {
     /// The policy as the scheduler takes it.
     #[must_use]
     pub fn policy(&self) -> SleepPolicy {
-        let idle_after = match self.mode {
-            SleepMode::Never => None,
-            SleepMode::Immediately => Some(Duration::ZERO),
-            SleepMode::Fixed => Some(self.idle_after),
-        };
-        SleepPolicy { idle_after }
+        match self.mode {
+            SleepMode::Never => SleepPolicy::Never,
+            SleepMode::Immediately => SleepPolicy::Immediately,
+            SleepMode::Fixed => SleepPolicy::Fixed(self.idle_after),
+            SleepMode::Predicted => {
+                let settings = policy::Settings { min_resident: self.min_resident, ..Default::default() };
+                SleepPolicy::Predicted(settings)
+            }
+        }
     }
 }
 
@@ -134,8 +142,11 @@ pub enum SleepMode {
     /// As soon as nothing is queued or running.
     Immediately,
     /// After `idleAfter` without work.
-    #[default]
     Fixed,
+    /// As the guest's own past and the measured costs of waking and keeping it suggest; it may be made ready ahead of its
+    /// work as well.
+    #[default]
+    Predicted,
 }
 
 fn default_concurrency() -> u32 {

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use wasm_operator_config::{json_schema, parse};
+use wasm_operator_config::{json_schema, parse, structural_schema};
 
 const HOST_NAMESPACE: &str = "wasm-operator";
 
@@ -58,4 +58,9 @@ fn messages_say_what_where_and_what_to_do() {
 fn the_checked_in_schema_is_fresh() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema.json");
     assert!(compare(&path, &json_schema()), "`wasm-operator schema > host/config/schema.json` makes it fresh");
+    let path = path.with_file_name("structural-schema.json");
+    assert!(
+        compare(&path, &format!("{:#}\n", structural_schema())),
+        "`wasm-operator schema --structural > host/config/structural-schema.json` makes it fresh"
+    );
 }

@@ -9,9 +9,12 @@
 
 mod command;
 mod guest;
+mod residency;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
+
+use wasm_operator_policy::{Correlations, End};
 
 use crate::backoff::{Backoff, Random};
 use crate::fair::Fair;
@@ -23,7 +26,8 @@ use crate::timer::Timers;
 
 pub use self::command::{DEFAULT_MAX_RUNS, Job, Options, Settings, Snapshot, Step, WakeReason};
 use self::guest::Guest;
-pub use crate::lifecycle::{Path, SleepPolicy, SleepReason, State};
+pub use crate::lifecycle::{Path, SleepReason, State};
+pub use crate::prediction::{SleepPolicy, Tally};
 pub use crate::queue::{Completion, Key, Mark, Priority};
 pub use crate::slots::GuestId;
 pub use crate::timer::Time;
@@ -42,6 +46,9 @@ pub struct Dispatcher {
     dormant: BTreeSet<(Time, GuestId)>,
     bytes: u64,
     running: usize,
+    /// Bytes of instances that are to be dropped, because memory is short.
+    excess: u64,
+    correlations: Correlations<GuestId>,
     draining: bool,
     random: Random,
 }
@@ -57,6 +64,8 @@ impl Dispatcher {
             dormant: BTreeSet::new(),
             bytes: 0,
             running: 0,
+            excess: 0,
+            correlations: Correlations::new(),
             draining: false,
             random: Random::new(options.seed),
             options,
@@ -84,7 +93,11 @@ impl Dispatcher {
             guest.next_resync = settings.resync.map(|interval| now + interval);
         }
         let weight = settings.weight;
+        if settings.sleep != guest.prediction.policy() {
+            guest.prediction.configure(settings.sleep);
+        }
         guest.settings = settings;
+        guest.prediction.replan(guest.timer());
         self.fair.set_weight(id, weight);
         self.refresh(now, id);
     }
@@ -158,6 +171,9 @@ impl Dispatcher {
         }
         let busy = guest.queue.running() > 0;
         guest.life.finished(now, completion == Completion::Broken, busy, random);
+        if !busy && !guest.queue.is_ready() {
+            guest.prediction.idle(now, guest.timer());
+        }
         self.running = self.running.saturating_sub(1);
         self.fair.settle(id, cost);
         self.refresh(now, id);
@@ -184,6 +200,12 @@ impl Dispatcher {
         self.draining = true;
     }
 
+    /// Whether [`Dispatcher::drain`] was called.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     /// Whether the dispatcher was drained and nothing runs.
     #[must_use]
     pub fn is_drained(&self) -> bool {
@@ -205,7 +227,7 @@ impl Dispatcher {
         {
             return Some(Step::Run(job));
         }
-        self.unload(now)
+        self.relieve(now).or_else(|| self.unload(now))
     }
 
     /// When [`Dispatcher::step`] has a command or something to decide; [`Time::ZERO`] for at once, None for not before it
@@ -215,7 +237,7 @@ impl Dispatcher {
         if self.draining {
             return None;
         }
-        if (self.running < self.options.max_runs && !self.fair.is_empty()) || self.must_unload() {
+        if (self.running < self.options.max_runs && !self.fair.is_empty()) || self.must_unload() || self.excess > 0 {
             return Some(Time::ZERO);
         }
         self.attention.next()
@@ -248,6 +270,7 @@ impl Dispatcher {
             retries: guest.queue.retries(),
             resident: guest.life.resident(now),
             bytes: guest.bytes,
+            predicted: guest.prediction.tally(),
         })
     }
 
@@ -272,9 +295,22 @@ impl Dispatcher {
             Some(Step::Resync(id))
         } else {
             let busy = guest.is_busy(now);
-            guest.life.take_move(now, guest.settings.sleep, busy).map(|step| match step {
-                Move::Load => Step::Load(id),
-                Move::Sleep(reason) => Step::Sleep(id, reason),
+            guest.life.take_move(now, &guest.prediction, busy).map(|step| match step {
+                Move::Load => {
+                    guest.prediction.give_up();
+                    Step::Load(id)
+                }
+                Move::Prepare => {
+                    guest.preparing = true;
+                    Step::Prepare(id)
+                }
+                Move::Sleep(reason) => {
+                    guest.prediction.dropped(now);
+                    if reason != SleepReason::Idle {
+                        guest.prediction.give_up();
+                    }
+                    Step::Sleep(id, reason)
+                }
             })
         };
         if matches!(step, Some(Step::Load(_))) {
@@ -291,6 +327,13 @@ impl Dispatcher {
         let Started { key, attempt, cause, priority, deleted, traceparent, queued } = guest.queue.start(now)?;
         let path = guest.life.start(now);
         guest.window = None;
+        let end = match WakeReason::from(cause) {
+            WakeReason::Timer => End::Timer,
+            WakeReason::Event | WakeReason::Predicted => End::Event,
+        };
+        if guest.prediction.busy(queued, end) {
+            self.correlations.woke(id, queued.since(Time::ZERO));
+        }
         self.running = self.running.saturating_add(1);
         self.refresh(now, id);
         let wake = (path != Path::Warm).then(|| cause.into());
@@ -316,6 +359,7 @@ impl Dispatcher {
     fn forget(&mut self, id: GuestId) {
         self.set_bytes(id, 0);
         self.fair.remove(id);
+        self.correlations.forget(id);
         self.attention.cancel(&id);
         if let Some(since) = self.guests.remove(id).and_then(|guest| guest.dormant) {
             self.dormant.remove(&(since, id));

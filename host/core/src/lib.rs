@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod object;
 pub mod permission;
+pub mod prediction;
 pub mod queue;
 pub mod reconcile;
 pub mod request;

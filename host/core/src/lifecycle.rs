@@ -12,33 +12,12 @@
 use std::time::Duration;
 
 use crate::backoff::{Backoff, Random};
+use crate::prediction::Prediction;
 use crate::timer::Time;
 
 /// How long a guest stays awake for the echo of its own write, at most: after that the read-your-writes gate has given
 /// up as well.
 pub const MAX_ECHO_WAIT: Duration = Duration::from_secs(5);
-
-/// When a guest that has nothing to do is put to sleep. The one place that decides it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SleepPolicy {
-    /// Idle time until sleep; zero sleeps at once, None never.
-    pub idle_after: Option<Duration>,
-}
-
-impl Default for SleepPolicy {
-    /// One second: longer than the gaps within a burst, short beside the gaps between bursts.
-    fn default() -> Self {
-        Self { idle_after: Some(Duration::from_secs(1)) }
-    }
-}
-
-impl SleepPolicy {
-    /// When a guest that has been idle since then is put to sleep; None for never.
-    #[must_use]
-    pub fn sleep_at(&self, idle_since: Time) -> Option<Time> {
-        self.idle_after.map(|idle| idle_since + idle)
-    }
-}
 
 /// A guest's state in one word, as metrics and people see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,12 +61,16 @@ pub enum SleepReason {
     Failed,
     /// It was suspended.
     Suspended,
+    /// Memory is short, and it was worth the least.
+    Pressure,
 }
 
 /// A step that the life cycle wants to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Move {
     Load,
+    /// Make it ready ahead of its work.
+    Prepare,
     Sleep(SleepReason),
 }
 
@@ -179,7 +162,7 @@ impl Lifecycle {
     }
 
     /// The next step of the guest's own and its time. `busy`: runs are under way or wait for a free place.
-    pub(crate) fn next_move(&self, policy: SleepPolicy, busy: bool) -> Option<(Time, Move)> {
+    pub(crate) fn next_move(&self, now: Time, prediction: &Prediction, busy: bool) -> Option<(Time, Move)> {
         match self.residency {
             Residency::Absent if !self.suspended => Some((self.held_until(), Move::Load)),
             Residency::Awake { .. } if !busy => {
@@ -190,25 +173,38 @@ impl Lifecycle {
                 if self.fault.is_some_and(|fault| fault.until > self.idle_since) {
                     return Some((Time::ZERO, Move::Sleep(SleepReason::Failed)));
                 }
-                let at = policy.sleep_at(self.idle_since)?;
+                let at = prediction.resident_until(now).unwrap_or(Some(Time::ZERO))?;
                 let at = self.echo_since.map_or(at, |since| at.max(since + MAX_ECHO_WAIT));
                 Some((at, Move::Sleep(SleepReason::Idle)))
+            }
+            Residency::Dormant | Residency::Cold if !busy => {
+                let from = self.may_run_from()?;
+                Some((prediction.ready_at(now.max(from))?.max(from), Move::Prepare))
             }
             _ => None,
         }
     }
 
     /// Takes the step that is due.
-    pub(crate) fn take_move(&mut self, now: Time, policy: SleepPolicy, busy: bool) -> Option<Move> {
-        let (_, step) = self.next_move(policy, busy).filter(|(at, _)| *at <= now)?;
+    pub(crate) fn take_move(&mut self, now: Time, prediction: &Prediction, busy: bool) -> Option<Move> {
+        let (_, step) = self.next_move(now, prediction, busy).filter(|(at, _)| *at <= now)?;
         match step {
             Move::Load => self.residency = Residency::Loading,
-            Move::Sleep(_) => {
-                self.resident = self.resident(now);
-                self.residency = Residency::Dormant;
-            }
+            Move::Prepare => self.residency = Residency::Awake { since: now },
+            Move::Sleep(_) => self.sleep(now),
         }
         Some(step)
+    }
+
+    /// Its instances are dropped.
+    pub(crate) fn sleep(&mut self, now: Time) {
+        self.resident = self.resident(now);
+        self.residency = Residency::Dormant;
+    }
+
+    /// It could not be made ready.
+    pub(crate) fn prepare_failed(&mut self, now: Time, random: &mut Random) {
+        self.broke(now, random);
     }
 
     pub(crate) fn loaded(&mut self, now: Time) {

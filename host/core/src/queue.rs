@@ -81,6 +81,9 @@ pub enum Completion {
     RequeueAfter(Duration),
     /// The guest failed and asks for another attempt, after the key's backoff.
     Retry,
+    /// The guest failed and asks for another attempt after this time. As with client-go's `AddAfter`, the key's backoff
+    /// neither grows nor starts anew.
+    RetryAfter(Duration),
     /// The guest failed and asks for none before the next change. The key's failures are forgotten.
     Terminal,
     /// The call did not end by itself: a trap, a broken limit, or the component could not be loaded. The key is retried
@@ -124,7 +127,10 @@ struct Entry {
     pending: Option<Pending>,
     /// What becomes pending when the key's timer is due.
     delayed: Option<(Cause, Priority)>,
+    /// Failures in a row.
     failures: u32,
+    /// Those of them that were given a backoff.
+    backoffs: u32,
     deleted: Vec<Tombstone>,
     traceparent: Option<String>,
 }
@@ -237,7 +243,8 @@ impl Queue {
         Some(Started { key, attempt, cause, priority, deleted, traceparent, queued })
     }
 
-    /// Ends a run. `backoff` gives the wait after so many failures in a row. Returns false if the key was not running.
+    /// Ends a run. `backoff` gives the wait after so many others since the last success. Returns false if the key was
+    /// not running.
     pub fn finish(
         &mut self,
         now: Time,
@@ -249,13 +256,19 @@ impl Queue {
         let entry = self.entries.entry(key.clone()).or_default();
         let completion = if run.forgotten { Completion::Done } else { completion };
         match completion {
-            Completion::Done | Completion::Terminal => entry.failures = 0,
+            Completion::Done | Completion::Terminal => entry.forget_failures(),
             Completion::RequeueAfter(delay) => {
-                entry.failures = 0;
+                entry.forget_failures();
                 self.delay(now, key.clone(), delay, Cause::Timer, run.priority);
             }
-            Completion::Retry | Completion::Broken => {
-                let delay = backoff(entry.failures);
+            Completion::Retry | Completion::RetryAfter(_) | Completion::Broken => {
+                let delay = if let Completion::RetryAfter(delay) = completion {
+                    delay
+                } else {
+                    let backoffs = entry.backoffs;
+                    entry.backoffs = backoffs.saturating_add(1);
+                    backoff(backoffs)
+                };
                 entry.failures = entry.failures.saturating_add(1);
                 let newer = std::mem::replace(&mut entry.deleted, run.deleted);
                 entry.deleted.extend(newer);
@@ -331,7 +344,7 @@ impl Queue {
         self.adds
     }
 
-    /// How often a key was given a backoff.
+    /// How often a key that failed was queued for another attempt.
     #[must_use]
     pub fn retries(&self) -> u64 {
         self.retries
@@ -386,6 +399,13 @@ impl Queue {
         if !self.entries.get(key).is_some_and(waits) {
             self.entries.remove(key);
         }
+    }
+}
+
+impl Entry {
+    fn forget_failures(&mut self) {
+        self.failures = 0;
+        self.backoffs = 0;
     }
 }
 

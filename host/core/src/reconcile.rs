@@ -65,8 +65,13 @@ pub enum Outcome {
 /// An answer of the guest that it failed. A trap or a broken limit is not one of these: it is the engine's error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// Try again with backoff.
-    Retryable(String),
+    /// Try again.
+    Retryable {
+        /// What went wrong.
+        message: String,
+        /// The wait before the next attempt; None for the key's backoff.
+        after: Option<Duration>,
+    },
     /// Wait for a change.
     Terminal(String),
 }

@@ -63,6 +63,11 @@ impl<T> Slots<T> {
         self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?.value.as_mut()
     }
 
+    /// Every value.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|slot| slot.value.as_mut())
+    }
+
     /// Every value with its id.
     pub fn iter(&self) -> impl Iterator<Item = (GuestId, &T)> {
         (0..).zip(&self.slots).filter_map(|(index, slot)| {

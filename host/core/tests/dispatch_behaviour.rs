@@ -91,16 +91,16 @@ impl Host {
 }
 
 fn sleeping_after(idle: Duration) -> Settings {
-    Settings { sleep: SleepPolicy { idle_after: Some(idle) }, ..Settings::default() }
+    Settings { sleep: SleepPolicy::Fixed(idle), ..Settings::default() }
 }
 
 fn sleepless() -> Settings {
-    Settings { sleep: SleepPolicy { idle_after: None }, ..Settings::default() }
+    Settings { sleep: SleepPolicy::Never, ..Settings::default() }
 }
 
 #[test]
 fn a_change_wakes_the_guest_and_a_quiet_guest_goes_back_to_sleep() {
-    let (mut host, guest) = Host::with_guest(Settings::default());
+    let (mut host, guest) = Host::with_guest(sleeping_after(S));
     assert_eq!(host.state(guest), State::Cold);
     let job = host.complete(guest, "a", Completion::Done);
     assert_eq!((job.path, job.wake, job.cause), (Path::Cold, Some(WakeReason::Event), Cause::Change));
@@ -151,7 +151,7 @@ fn a_thousand_quiet_guests_cause_nothing_and_one_event_wakes_one() {
 
 #[test]
 fn a_requeue_wakes_a_sleeping_guest_to_the_microsecond() {
-    let (mut host, guest) = Host::with_guest(Settings::default());
+    let (mut host, guest) = Host::with_guest(sleeping_after(S));
     host.complete(guest, "a", Completion::RequeueAfter(60 * S));
     assert_eq!(host.pass_to_next(), S);
     assert_eq!(host.steps(), [Step::Sleep(guest, SleepReason::Idle)]);
@@ -209,6 +209,36 @@ fn failures_back_off_exponentially_up_to_the_maximum_and_success_forgets_them() 
     host.mark(guest, "a", Cause::Change);
     assert_eq!(host.run().attempt, 0);
     assert_eq!(host.dispatcher.snapshot(host.now, guest).unwrap().retries, 25);
+}
+
+#[test]
+fn a_failure_with_a_delay_of_its_own_counts_as_a_failure_and_leaves_the_backoff_alone() {
+    let (mut host, guest) = Host::with_guest(sleepless());
+    host.mark(guest, "a", Cause::Change);
+    let mut fail = |attempt: u32, completion, least: Duration, most: Duration| {
+        let job = host.run();
+        assert_eq!(job.attempt, attempt);
+        host.finish(&job, completion);
+        assert_eq!(host.steps(), []);
+        let waited = host.pass_to_next();
+        assert!(waited >= least && waited <= most, "attempt {attempt}: {waited:?}");
+    };
+    fail(0, Completion::Retry, 4 * MS, 5 * MS);
+    for attempt in 1..20 {
+        fail(attempt, Completion::RetryAfter(60 * S), 60 * S, 60 * S);
+    }
+    fail(20, Completion::Retry, 8 * MS, 10 * MS);
+    let job = host.run();
+    assert_eq!((job.attempt, job.cause), (21, Cause::Retry));
+    host.finish(&job, Completion::Done);
+    assert_eq!(host.dispatcher.snapshot(host.now, guest).unwrap().retries, 21);
+
+    host.mark(guest, "a", Cause::Change);
+    let job = host.run();
+    assert_eq!(job.attempt, 0);
+    host.finish(&job, Completion::RetryAfter(Duration::MAX));
+    assert_eq!(host.complete(guest, "a", Completion::Done).cause, Cause::Change, "a change does not wait for it");
+    assert_eq!(host.dispatcher.next_time(), None);
 }
 
 #[test]

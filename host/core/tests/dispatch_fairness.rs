@@ -20,7 +20,7 @@ fn key(name: &str) -> Key {
 }
 
 fn guests(dispatcher: &mut Dispatcher, weights: &[u32]) -> Vec<GuestId> {
-    let sleep = SleepPolicy { idle_after: None };
+    let sleep = SleepPolicy::Never;
     let guests: Vec<_> = weights
         .iter()
         .map(|weight| dispatcher.add(NOW, Settings { weight: *weight, sleep, ..Settings::default() }))

@@ -38,6 +38,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => Just(Completion::Done),
         2 => (0_u64..3_000_000).prop_map(|micros| Completion::RequeueAfter(Duration::from_micros(micros))),
         2 => Just(Completion::Retry),
+        1 => (0_u64..3_000_000).prop_map(|micros| Completion::RetryAfter(Duration::from_micros(micros))),
         1 => Just(Completion::Terminal),
         1 => Just(Completion::Broken),
     ];
@@ -69,6 +70,7 @@ struct ModelKey {
     running: bool,
     due: Option<Range>,
     failures: u32,
+    backoffs: u32,
     deleted: Vec<u32>,
     /// Handed to the run under way.
     handed: Vec<u32>,
@@ -89,14 +91,22 @@ struct ModelGuest {
 
 impl ModelGuest {
     fn new(real: &mut Dispatcher, now: Time, number: usize) -> Self {
-        let idle = [Some(Duration::ZERO), Some(Duration::from_millis(300)), Some(Duration::from_secs(1)), None];
-        let settings = Settings {
-            concurrency: 1 + number % 2,
-            sleep: SleepPolicy { idle_after: idle[number % idle.len()] },
-            ..Settings::default()
-        };
+        let second = Duration::from_secs(1);
+        let sleep = [
+            SleepPolicy::Immediately,
+            SleepPolicy::Fixed(Duration::from_millis(300)),
+            SleepPolicy::default(),
+            SleepPolicy::Fixed(second),
+            SleepPolicy::Never,
+        ];
+        let settings =
+            Settings { concurrency: 1 + number % 2, sleep: sleep[number % sleep.len()], ..Settings::default() };
+        let id = real.add(now, settings.clone());
+        // A wake so dear and memory so dear that prediction drops the guest and makes it ready again.
+        real.woke(id, Duration::from_millis(200));
+        real.set_instance_bytes(id, 1 << 30);
         Self {
-            id: real.add(now, settings.clone()),
+            id,
             settings,
             keys: (0..KEYS).map(|_| ModelKey::default()).collect(),
             loaded: false,
@@ -271,14 +281,19 @@ impl World {
         entry.running = false;
         let handed = std::mem::take(&mut entry.handed);
         match completion {
-            Completion::Done | Completion::Terminal => entry.failures = 0,
+            Completion::Done | Completion::Terminal => (entry.failures, entry.backoffs) = (0, 0),
             Completion::RequeueAfter(delay) => {
-                entry.failures = 0;
+                (entry.failures, entry.backoffs) = (0, 0);
                 entry.due = Some(Range(now + delay, now + delay));
             }
-            Completion::Retry | Completion::Broken => {
-                let full = Backoff::KEY.base.saturating_mul(1 << entry.failures.min(18)).min(Backoff::KEY.max);
-                entry.due = Some(jittered(now, full));
+            Completion::Retry | Completion::RetryAfter(_) | Completion::Broken => {
+                entry.due = Some(if let Completion::RetryAfter(delay) = completion {
+                    Range(now + delay, now + delay)
+                } else {
+                    let full = Backoff::KEY.base.saturating_mul(1 << entry.backoffs.min(18)).min(Backoff::KEY.max);
+                    entry.backoffs += 1;
+                    jittered(now, full)
+                });
                 entry.failures += 1;
                 let newer = std::mem::replace(&mut entry.deleted, handed);
                 entry.deleted.extend(newer);
@@ -309,6 +324,11 @@ impl World {
                     assert_eq!(guest.running(), 0);
                     // Over the budget of 0: unloading follows.
                     self.real.set_bytes(id, 100);
+                }
+                Step::Prepare(id) => {
+                    let guest = self.guests.iter().find(|guest| guest.id == id).unwrap();
+                    assert!(guest.running() == 0 && guest.may_run(now), "{guest:?}");
+                    self.real.prepared(now, id, true);
                 }
                 Step::Unload(id) => {
                     let guest = self.guests.iter().find(|guest| guest.id == id).unwrap();
@@ -387,7 +407,7 @@ impl World {
             assert!(snapshot.depth.is_empty());
             assert_eq!(snapshot.delayed, 0);
             let asleep = matches!(snapshot.state, State::Dormant | State::Cold);
-            assert!(asleep || guest.settings.sleep.idle_after.is_none(), "{snapshot:?}");
+            assert!(asleep || guest.settings.sleep == SleepPolicy::Never, "{snapshot:?}");
         }
         assert!(self.removed.values().all(|removed| *removed));
     }

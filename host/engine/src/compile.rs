@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 
 use crate::cache::{hexadecimal, hexadecimal_digest};
 use crate::error::PrepareError;
+use crate::format::{self, NotAComponent};
 
 /// What compiling one component may use.
 #[derive(Debug, Clone)]
@@ -64,6 +65,9 @@ pub enum CompileError {
         /// Why.
         source: io::Error,
     },
+    /// The file is something else. Mended by whoever named it.
+    #[error(transparent)]
+    NotAComponent(#[from] NotAComponent),
     /// The component is not valid, or uses features that this host does not have. Mended by the guest's author.
     #[error("{0}")]
     Invalid(String),
@@ -109,6 +113,7 @@ pub fn compile(wasm: &Path, output: &Path, digest: Option<&str>) -> Result<(), C
             return Err(CompileError::Changed { expected: expected.to_owned() });
         }
     }
+    format::check(wasm, format::found(&mut io::Cursor::new(&bytes)).map_err(at(wasm))?)?;
     let invalid = |error: wasmtime::Error| CompileError::Invalid(format!("{error:#}"));
     // The stack's size is not part of the code; any will do.
     let engine = wasmtime::Engine::new(&crate::engine::config(512 << 10)).map_err(invalid)?;
@@ -179,7 +184,7 @@ fn explain(status: ExitStatus, message: String, limits: &CompileLimits) -> Compi
             if message.is_empty() { "" } else { ": " },
         )),
         None if message.is_empty() => CompileError::Failed(format!("the compiler ended with {status}")),
-        None => CompileError::Failed(message),
+        None => CompileError::Failed(message.strip_prefix("error: ").unwrap_or(&message).to_owned()),
     }
 }
 
@@ -216,15 +221,9 @@ pub(crate) fn digest_component(path: &Path, limit: u64) -> Result<String, Prepar
     if metadata.len() > limit {
         return Err(PrepareError::TooLarge { path: path.to_owned(), bytes: metadata.len(), limit });
     }
-    // `\0asm`, then a version and a layer of two bytes each: 1 and 0 for a module, 13 and 1 for a component.
-    let mut header = Vec::new();
-    (&mut file).take(8).read_to_end(&mut header).map_err(failed)?;
-    match header.as_slice() {
-        [0, b'a', b's', b'm', _, _, 1, 0] => {}
-        [0, b'a', b's', b'm', _, _, 0, 0] => return Err(PrepareError::CoreModule { path: path.to_owned() }),
-        _ => return Err(PrepareError::NotWasm { path: path.to_owned() }),
-    }
-    hexadecimal_digest(&mut header.as_slice().chain(file.take(limit))).map_err(failed)
+    format::check(path, format::found(&mut file).map_err(failed)?)?;
+    file.rewind().map_err(failed)?;
+    hexadecimal_digest(&mut file.take(limit)).map_err(failed)
 }
 
 /// Runs file work outside the threads that serve guests.

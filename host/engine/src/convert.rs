@@ -48,7 +48,9 @@ pub(crate) fn answer(answer: Result<wit::Outcome, wit::Failure>) -> Result<Outco
     match answer {
         Ok(wit::Outcome::Done) => Ok(Outcome::Done),
         Ok(wit::Outcome::RequeueAfter(milliseconds)) => Ok(Outcome::RequeueAfter(Duration::from_millis(milliseconds))),
-        Err(wit::Failure::Retryable(text)) => Err(Failure::Retryable(shorten(text))),
+        Err(wit::Failure::Retryable(wit::Retry { message, after })) => {
+            Err(Failure::Retryable { message: shorten(message), after: after.map(Duration::from_millis) })
+        }
         Err(wit::Failure::Terminal(text)) => Err(Failure::Terminal(shorten(text))),
     }
 }

@@ -82,6 +82,9 @@ pub(crate) struct Inner {
     checked: Mutex<HashMap<String, Artifact>>,
 }
 
+/// wasmtime's version, which is part of the cache's key.
+const WASMTIME: &str = "48.0.8";
+
 /// The configuration that shapes the generated code: the same in the host and in the compile child.
 pub(crate) fn config(stack_bytes: usize) -> Config {
     let mut config = Config::new();
@@ -98,6 +101,27 @@ pub(crate) fn config(stack_bytes: usize) -> Config {
     config
 }
 
+/// What compiled code depends on besides the component. wasmtime's own hash of that needs a compiler in this process,
+/// which is some hundred KiB that would stay. wasmtime checks what it loads once more.
+fn compatibility(config: &Config) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let text = format!("{config:?}");
+    // Some of it comes out of a hash map, in any order.
+    let mut settings: Vec<_> = text.split([',', '{', '}']).map(str::trim).collect();
+    settings.sort_unstable();
+    (WASMTIME, settings, processor()).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What Cranelift makes use of where the processor has it.
+fn processor() -> Vec<bool> {
+    macro_rules! has {
+        ($($feature:tt)*) => { vec![$(std::arch::is_x86_feature_detected!($feature)),*] };
+    }
+    has!("sse3" "ssse3" "sse4.1" "sse4.2" "cmpxchg16b" "popcnt" "lzcnt" "bmi1" "bmi2" "avx" "avx2" "fma"
+        "avx512f" "avx512dq" "avx512vl" "avx512bitalg" "avx512vbmi")
+}
+
 impl Engine {
     /// Makes the cache directory and starts the epoch thread, which is idle until a guest runs.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
@@ -106,10 +130,11 @@ impl Engine {
             return Err(EngineError::NoCompiler);
         }
         let describe = |error: wasmtime::Error| EngineError::Wasmtime(format!("{error:#}"));
-        let wasmtime = wasmtime::Engine::new(&config(stack_bytes)).map_err(describe)?;
+        let mut config = config(stack_bytes);
+        let compatibility = compatibility(&config);
+        config.enable_compiler(false);
+        let wasmtime = wasmtime::Engine::new(&config).map_err(describe)?;
         let linker = crate::linker::linker(&wasmtime).map_err(describe)?;
-        let mut hasher = DefaultHasher::new();
-        wasmtime.precompile_compatibility_hash().hash(&mut hasher);
         let weak = wasmtime.weak();
         let ticker = Ticker::start(move || {
             if let Some(engine) = weak.upgrade() {
@@ -123,7 +148,7 @@ impl Engine {
             ticker,
             stack_bytes: u64::try_from(stack_bytes).unwrap_or(u64::MAX),
             cache: Cache::open(cache_directory, cache_bytes)?,
-            compatibility: hasher.finish(),
+            compatibility,
             compiler,
             compiling: Semaphore::new(compile.at_once.max(1)),
             compile_limits: compile,
@@ -170,8 +195,10 @@ impl Engine {
             let compiled = compile::in_child(&inner.compiler, wasm, output.file(), digest, &inner.compile_limits).await;
             if let Err(error) = compiled {
                 let (path, limit) = (wasm.to_owned(), inner.compile_limits.component_bytes);
-                let now = compile::in_background(move || compile::digest_component(&path, limit)).await?;
-                return Err(if now == digest { failed(error) } else { PrepareError::Changed { path: wasm.into() } });
+                let now = compile::in_background(move || compile::digest_component(&path, limit)).await;
+                // While it is written it may be anything, or nothing.
+                let is_same = now.is_ok_and(|now| now == digest);
+                return Err(if is_same { failed(error) } else { PrepareError::Changed { path: wasm.into() } });
             }
         }
         let kind = wasmtime::Engine::detect_precompiled_file(output.file());
@@ -214,5 +241,29 @@ impl Inner {
         let turn = Arc::new(tokio::sync::Mutex::new(()));
         preparing.insert(key.to_owned(), Arc::downgrade(&turn));
         turn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_in_the_key_is_that_of_the_dependency() {
+        let lock = include_str!("../../../Cargo.lock");
+        assert!(lock.contains(&format!("name = \"wasmtime\"\nversion = \"{WASMTIME}\"\n")));
+    }
+
+    #[test]
+    fn the_key_changes_with_what_shapes_the_code() {
+        let one = config(STACK_BYTES);
+        let mut other = config(STACK_BYTES);
+        other.cranelift_opt_level(OptLevel::None);
+        let mut third = config(STACK_BYTES);
+        third.epoch_interruption(false);
+
+        assert_eq!(compatibility(&one), compatibility(&config(STACK_BYTES)));
+        assert_ne!(compatibility(&one), compatibility(&other));
+        assert_ne!(compatibility(&one), compatibility(&third));
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::compile::CompileError;
+use crate::format::NotAComponent;
 
 /// The host cannot run any guest. Mended by whoever runs the host.
 #[derive(Debug, thiserror::Error)]
@@ -56,21 +57,9 @@ pub enum PrepareError {
         /// The limit.
         limit: u64,
     },
-    /// Mended by the guest's author.
-    #[error(
-        "`{}` is a core WebAssembly module, not a component; build it with `--target wasm32-wasip2`, or wrap it with \
-         `wasm-tools component new`", .path.display()
-    )]
-    CoreModule {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Mended by the administrator: most likely the wrong file.
-    #[error("`{}` is not WebAssembly: it does not start with `\\0asm`", .path.display())]
-    NotWasm {
-        /// The file.
-        path: PathBuf,
-    },
+    /// Mended by the administrator, most likely it is the wrong file, or by the guest's author.
+    #[error(transparent)]
+    NotAComponent(#[from] NotAComponent),
     /// The file was replaced while it was compiled. Trying again helps.
     #[error("`{}` changed while it was being compiled; it is tried again", .path.display())]
     Changed {
@@ -296,6 +285,19 @@ impl CallError {
             Self::Describe(_) | Self::Description(_) => "describe",
             Self::Panic(_) => "host-panic",
             Self::Gone => "gone",
+        }
+    }
+
+    /// What happened, without a word of the guest's own: for Events, where guests must not speak in the host's name.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Limit { limit, allowed, .. } => format!("it used more than {allowed} {}", limit.advice()),
+            Self::Trap { .. } => "it trapped; the host's log says where".to_owned(),
+            Self::Exit { code, .. } => format!("it called `exit({code})`; a controller returns instead"),
+            Self::Describe(_) => "its `describe` failed; the host's log says why".to_owned(),
+            Self::Description(_) => "its description is refused; the host's log says why".to_owned(),
+            Self::Panic(_) | Self::Gone => "the host failed while it served the guest; please report it".to_owned(),
         }
     }
 

@@ -15,6 +15,8 @@ use crate::engine::Inner;
 use crate::error::CallError;
 use crate::state::State;
 
+const PAGE_BYTES: u64 = 4 << 10;
+
 /// One instance: its memories, its tables and what it holds of the host. Dropping it gives all of that back.
 pub struct Instance {
     engine: Arc<Inner>,
@@ -75,6 +77,14 @@ impl Instance {
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.live.as_ref().map_or(0, |live| live.store.data().limiter.memory_bytes())
+    }
+
+    /// An estimate of the memory that is this instance's alone: the pages that the kernel had to provide while it ran, which
+    /// are those of its memories, its stack and its store that it has touched. Code pages that it was the first to use count
+    /// too.
+    #[must_use]
+    pub fn private_bytes(&self) -> u64 {
+        self.live.as_ref().map_or(0, |live| live.store.data().meter.faults().saturating_mul(PAGE_BYTES))
     }
 
     /// CPU time over all calls of the instance, host functions included.

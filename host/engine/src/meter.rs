@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use nix::sys::resource::{UsageWho, getrusage};
 use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -30,6 +31,10 @@ pub(crate) struct Meter {
     allowed: AtomicU64,
     /// Nanoseconds over all calls.
     total: AtomicU64,
+    /// Reading of the thread's page faults when the current slice began.
+    slice_faults: AtomicU64,
+    /// Page faults over all calls.
+    faults: AtomicU64,
     /// The limit that the guest ran into last in this call, whatever it made of it: `Limit as u8`, 0 for none.
     last_limit: AtomicU8,
     stop: Mutex<Option<Stop>>,
@@ -48,6 +53,7 @@ impl Meter {
     }
 
     pub(crate) fn slice(&self) -> Slice<'_> {
+        self.slice_faults.store(thread_faults(), Ordering::Relaxed);
         self.slice.store(thread_clock(), Ordering::Relaxed);
         Slice(self)
     }
@@ -89,6 +95,11 @@ impl Meter {
     pub(crate) fn total(&self) -> Duration {
         Duration::from_nanos(self.total.load(Ordering::Relaxed))
     }
+
+    /// Pages that were mapped in while the guest ran, over all calls so far.
+    pub(crate) fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Slice<'_> {
@@ -96,11 +107,18 @@ impl Drop for Slice<'_> {
         let spent = nanoseconds(self.0.in_slice());
         self.0.used.fetch_add(spent, Ordering::Relaxed);
         self.0.total.fetch_add(spent, Ordering::Relaxed);
+        let faults = thread_faults().saturating_sub(self.0.slice_faults.load(Ordering::Relaxed));
+        self.0.faults.fetch_add(faults, Ordering::Relaxed);
     }
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn thread_faults() -> u64 {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD);
+    usage.map_or(0, |usage| u64::try_from(usage.minor_page_faults()).unwrap_or(0))
 }
 
 fn thread_clock() -> u64 {

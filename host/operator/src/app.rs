@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 use wasm_operator_cluster::gateway::{self, Gateway, GatewayMetrics};
 use wasm_operator_cluster::informer::{self, Informers};
+use wasm_operator_cluster::reachability::Reachability;
 use wasm_operator_cluster::rights::Rights;
 use wasm_operator_cluster::{client, events, metrics};
 use wasm_operator_config::{Approvals, Parsed, Reload, Severity};
@@ -27,10 +28,14 @@ use wasm_operator_engine::{Engine, EngineOptions};
 use crate::admin::metrics::{Current, Metrics};
 use crate::admin::{self, Admin};
 use crate::checks;
+use crate::forecast::Forecasts;
 use crate::guest::Guest;
 use crate::host::{Guests, Host, HostOptions, HostRunner};
 use crate::pool::Components;
+use crate::pressure::Budget;
+use crate::recorder::Recorder;
 use crate::scheduler::Scheduler;
+use crate::why::Why;
 use crate::workers::Workers;
 
 /// Bytes that compiled components hold in memory before those of the guests asleep longest are unloaded: what some
@@ -54,11 +59,28 @@ pub(crate) struct Options {
     pub(crate) watch_silence: Duration,
     /// How long running reconciles have at SIGTERM.
     pub(crate) drain: Duration,
+    /// Where what wakes guests is written down.
+    pub(crate) record_wakes: Option<PathBuf>,
+    /// Bytes of anonymous memory that the host may hold; None for the control group's limit, if there is one.
+    pub(crate) memory_budget: Option<u64>,
+    /// The prediction service that is asked besides.
+    pub(crate) prediction_service: Option<wasm_operator_prediction_client::Client>,
 }
 
 /// Runs guests until SIGTERM or SIGINT, then lets running reconciles end.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
-    let Options { config, cache_directory, host_namespace, admin_listen, threads, watch_silence, drain } = options;
+    let Options {
+        config,
+        cache_directory,
+        host_namespace,
+        admin_listen,
+        threads,
+        watch_silence,
+        drain,
+        record_wakes,
+        memory_budget,
+        prediction_service,
+    } = options;
     let runtime = Handle::current();
     let mut registry = Registry::default();
     let parsed = wasm_operator_config::read(&config, host_namespace.as_deref())
@@ -94,17 +116,29 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         GatewayMetrics::register(&mut registry),
         gateway_options,
     );
+    let recorder = match record_wakes {
+        Some(path) => {
+            let opened = Recorder::open(&path);
+            Some(opened.with_context(|| format!("cannot write to `{}` what wakes guests", path.display()))?)
+        }
+        None => None,
+    };
+    let scheduler = Scheduler::new(dispatch::Options {
+        component_bytes: Some(COMPONENT_BYTES),
+        seed,
+        ..dispatch::Options::default()
+    });
+    if let Some(budget) = Budget::new(memory_budget) {
+        tokio::spawn(budget.watch(scheduler.clone()));
+    }
+    let forecasts = prediction_service.map(|client| Forecasts::new(client, scheduler.clone(), &mut registry));
     let compiler = vec!["/proc/self/exe".into(), "compile".into()];
     let host = Arc::new(Host {
         options: HostOptions {
             directory: config.parent().map(PathBuf::from).unwrap_or_default(),
             host_namespace: host_namespace.clone(),
         },
-        scheduler: Scheduler::new(dispatch::Options {
-            component_bytes: Some(COMPONENT_BYTES),
-            seed,
-            ..dispatch::Options::default()
-        }),
+        scheduler,
         workers: Workers::start(threads).context("cannot start the threads on which guests run")?,
         engine: Engine::new(EngineOptions::new(cache_directory.clone(), compiler))?,
         components: Arc::new(Components::default()),
@@ -113,6 +147,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         events,
         approvals: Approvals::open(&cache_directory)?,
         metrics: Metrics::register(&mut registry),
+        recorder,
+        forecasts,
         runtime,
         guests: RwLock::new(Guests::default()),
         reconciles: AtomicU64::new(seed),
@@ -122,7 +158,10 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let scheduler = tokio::spawn(host.scheduler.clone().serve(Arc::new(HostRunner(host.clone()))));
     if let Some(listener) = admin {
         info!(address = %listener.local_addr()?, "the admin endpoint listens");
-        tokio::spawn(admin::serve(listener, Admin { registry: Arc::new(registry), health: checks::health(&host) }));
+        let health = checks::health(&host, Reachability::new(client.clone()));
+        let asked = host.clone();
+        let why = Arc::new(move |name: &str| Why::ask(&asked, name));
+        tokio::spawn(admin::serve(listener, Admin { registry: Arc::new(registry), health, why }));
     }
     report(&parsed);
     host.apply(parsed.changes(&[]));

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use wasm_operator_cluster::informer::SubscriptionState;
+use wasm_operator_cluster::reachability::Reachability;
 use wasm_operator_core::dispatch::State;
 
 use crate::admin::{Health, Verdict};
 use crate::guest::Guest;
 use crate::host::Host;
 
-/// The host lives while its scheduler and its workers respond. It is ready when every guest has been brought up or
-/// refused: one broken guest does not take the others out of service.
-pub(crate) fn health(host: &Arc<Host>) -> Health {
-    let (scheduler, workers, guests) = (host.clone(), host.clone(), host.clone());
+/// The host lives while its scheduler and its workers respond. It is ready when it is not stopping, the API server answers,
+/// and every guest has been brought up or refused: one broken guest does not take the others out of service.
+pub(crate) fn health(host: &Arc<Host>, api_server: Reachability) -> Health {
+    let (scheduler, workers, guests, stopping) = (host.clone(), host.clone(), host.clone(), host.clone());
+    let api_server = Arc::new(api_server);
     Health::builder()
         .live("scheduler", move || {
             let host = scheduler.clone();
@@ -28,8 +30,23 @@ pub(crate) fn health(host: &Arc<Host>) -> Health {
                 Ok(String::new())
             }
         })
-        .ready("guests", move || ready(&guests))
+        .ready("shutdown", move || std::future::ready(is_in_service(&stopping)))
+        .ready("api-server", move || {
+            let api_server = api_server.clone();
+            async move {
+                let answer = api_server.check().await;
+                answer.map(|()| String::new()).map_err(|error| error.to_string())
+            }
+        })
+        .ready("guests", move || std::future::ready(ready(&guests)))
         .build()
+}
+
+fn is_in_service(host: &Host) -> Verdict {
+    if host.scheduler.ask(|dispatcher, _| dispatcher.is_draining()) {
+        return Err("the host is stopping: running reconciles end, nothing new begins".to_owned());
+    }
+    Ok(String::new())
 }
 
 fn ready(host: &Host) -> Verdict {

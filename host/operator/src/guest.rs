@@ -8,7 +8,7 @@ use wasm_operator_config::GuestSpec;
 use wasm_operator_core::dispatch::GuestId;
 
 use crate::host::Host;
-use crate::revision::{Active, Fingerprint, Revision, RevisionError};
+use crate::revision::{Active, Fingerprint, Refusal, Revision};
 
 /// A guest of the configuration.
 pub(crate) struct Guest {
@@ -39,6 +39,11 @@ impl Guest {
 
     pub(crate) fn spec(&self) -> GuestSpec {
         self.spec.lock().clone()
+    }
+
+    /// How many instances it may have.
+    pub(crate) fn concurrency(&self) -> usize {
+        usize::try_from(self.spec.lock().concurrency).unwrap_or(usize::MAX)
     }
 
     /// Takes a new configuration and returns its number.
@@ -80,7 +85,7 @@ impl Guest {
     }
 
     /// Has a version take over: it watches before the old one stops to, so that their streams stay open.
-    pub(crate) fn activate(&self, host: &Host, revision: Revision) -> Result<(), RevisionError> {
+    pub(crate) fn activate(&self, host: &Host, revision: Revision) -> Result<(), Refusal> {
         let active = revision.activate(host, self.id)?;
         let old = self.active.write().replace(Arc::new(active));
         drop(old);

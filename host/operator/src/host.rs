@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
@@ -14,15 +14,18 @@ use wasm_operator_cluster::gateway::Gateway;
 use wasm_operator_cluster::informer::Informers;
 use wasm_operator_config::{Approvals, Change, GuestSpec};
 use wasm_operator_core::backoff::{Backoff, Random};
-use wasm_operator_core::dispatch::{GuestId, Job, Key, SleepReason};
+use wasm_operator_core::dispatch::{GuestId, Job, Key, SleepReason, Time};
+use wasm_operator_core::reconcile::Cause;
 use wasm_operator_engine::Engine;
 
 use crate::admin::metrics::Metrics;
+use crate::forecast::Forecasts;
 use crate::guest::Guest;
 use crate::pool::Components;
-use crate::reconcile::reconcile;
-use crate::revision::{Fingerprint, Revision, RevisionError};
-use crate::scheduler::{Run, Runner, Scheduler};
+use crate::reconcile::{prepare, reconcile};
+use crate::recorder::Recorder;
+use crate::revision::{Refusal, Revision};
+use crate::scheduler::{Preparation, Run, Runner, Scheduler};
 use crate::workers::Workers;
 
 /// Wait before something transient, such as an API server that does not answer, is tried again.
@@ -49,6 +52,10 @@ pub(crate) struct Host {
     pub(crate) events: EventRecorder,
     pub(crate) approvals: Approvals,
     pub(crate) metrics: Metrics,
+    /// Writes down what wakes guests, if asked to.
+    pub(crate) recorder: Option<Recorder>,
+    /// The prediction service, if there is one.
+    pub(crate) forecasts: Option<Forecasts>,
     /// Where everything but guests runs.
     pub(crate) runtime: Handle,
     pub(crate) guests: RwLock<Guests>,
@@ -146,16 +153,15 @@ impl Host {
         }
         let (host, guest) = (self.clone(), guest.clone());
         self.runtime.spawn(async move {
-            let fingerprint = Fingerprint::of(&spec.wasm_path(&host.options.directory));
             match host.prepare(&guest, generation, spec).await {
                 Some(Ok(revision)) => {
                     guest.stage(revision);
                     host.scheduler.tell(|dispatcher, now| dispatcher.reload(now, guest.id));
                 }
-                Some(Err(error)) => {
+                Some(Err(Refusal { component, error })) => {
                     error!(guest = &*guest.name, %error, "the change is not applied; the guest goes on as it was");
                     host.events.warn("GuestRejected", &guest.name, &error.note(&guest.name));
-                    guest.refuse(fingerprint);
+                    guest.refuse(component);
                 }
                 None => {}
             }
@@ -168,7 +174,7 @@ impl Host {
         guest: &Guest,
         generation: u64,
         spec: GuestSpec,
-    ) -> Option<Result<Revision, RevisionError>> {
+    ) -> Option<Result<Revision, Refusal>> {
         let mut random = Random::new(generation);
         let mut failures = 0;
         loop {
@@ -177,7 +183,7 @@ impl Host {
                 return None;
             }
             match result {
-                Err(error) if error.is_transient() => {
+                Err(Refusal { error, .. }) if error.is_transient() => {
                     if failures == 0 {
                         warn!(guest = &*guest.name, %error, "cannot prepare the guest yet; trying again");
                     }
@@ -194,14 +200,13 @@ impl Host {
         loop {
             let generation = guest.generation();
             let spec = guest.spec();
-            let fingerprint = Fingerprint::of(&spec.wasm_path(&self.options.directory));
             let prepared = match guest.staged() {
                 Some(revision) => Some(Ok(revision)),
                 None => self.prepare(guest, generation, spec).await,
             };
             let loaded = match prepared {
                 Some(Ok(revision)) => guest.activate(self, revision),
-                Some(Err(error)) => Err(error),
+                Some(Err(refusal)) => Err(refusal),
                 // Changed meanwhile: load it as it is configured now. Removed meanwhile: the scheduler says so.
                 None if self.is_configured(guest) => continue,
                 None => return,
@@ -214,15 +219,29 @@ impl Host {
                     });
                     dispatcher.loaded(now, guest.id);
                 }),
-                Err(error) => {
+                Err(Refusal { component, error }) => {
                     error!(guest = &*guest.name, kind = error.kind(), %error, "the guest cannot run");
                     self.metrics.trapped(&guest.name, error.kind());
                     self.events.warn("GuestRejected", &guest.name, &error.note(&guest.name));
-                    guest.refuse(fingerprint);
+                    guest.refuse(component);
                     self.scheduler.tell(|dispatcher, now| dispatcher.load_failed(now, guest.id));
                 }
             }
             return;
+        }
+    }
+
+    /// A change reached the guest at that time, for those who learn from the past.
+    fn note_event(&self, guest: &Guest, queued: Time) {
+        if self.recorder.is_none() && self.forecasts.is_none() {
+            return;
+        }
+        let wall = SystemTime::now() - self.scheduler.now().since(queued);
+        if let Some(recorder) = &self.recorder {
+            recorder.record(&guest.name, wall);
+        }
+        if let Some(forecasts) = &self.forecasts {
+            forecasts.event(guest.id, queued, wall);
         }
     }
 
@@ -248,7 +267,16 @@ impl Runner for HostRunner {
     fn run(&self, job: Job, run: Run) {
         let host = self.0.clone();
         let Some(guest) = host.guest(job.guest) else { return };
+        if job.cause == Cause::Change {
+            host.note_event(&guest, job.queued);
+        }
         self.0.workers.submit(job.guest, move || reconcile(host, guest, job, run));
+    }
+
+    fn prepare(&self, id: GuestId, preparation: Preparation) {
+        let host = self.0.clone();
+        let Some(guest) = host.guest(id) else { return preparation.succeed() };
+        self.0.workers.submit(id, move || prepare(host, guest, preparation));
     }
 
     fn sleep(&self, id: GuestId, reason: SleepReason) {
@@ -284,10 +312,14 @@ impl Runner for HostRunner {
 
     fn removed(&self, id: GuestId) {
         self.0.workers.removed(id);
+        if let Some(forecasts) = &self.0.forecasts {
+            forecasts.forget(id);
+        }
         let Some(guest) = self.0.guests.write().by_id.remove(&id) else { return };
         guest.retire();
         if !self.0.guests.read().by_name.contains_key(&*guest.name) {
             self.0.metrics.removed(&guest.name);
+            self.0.gateway.forget(&guest.name);
         }
     }
 }

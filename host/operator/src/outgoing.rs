@@ -7,10 +7,17 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
 use wasm_operator_cluster::gateway::{BodyError, GuestGateway, SendError};
+use wasm_operator_core::dispatch::GuestId;
 use wasm_operator_engine::{HttpError, OutgoingHttp, ResponseBody, Timeouts};
 
-/// Sends a guest's requests through its gateway.
-pub(crate) struct Outgoing(pub(crate) Arc<GuestGateway>);
+use crate::scheduler::Scheduler;
+
+/// Sends a guest's requests through its gateway, and tells the scheduler of its writes: others may follow them.
+pub(crate) struct Outgoing {
+    pub(crate) gateway: Arc<GuestGateway>,
+    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) guest: GuestId,
+}
 
 impl OutgoingHttp for Outgoing {
     fn send(
@@ -18,7 +25,10 @@ impl OutgoingHttp for Outgoing {
         request: http::Request<Bytes>,
         timeouts: Timeouts,
     ) -> BoxFuture<'static, Result<http::Response<ResponseBody>, HttpError>> {
-        let answer = self.0.send(request, timeouts.total);
+        if !request.method().is_safe() {
+            self.scheduler.mention(|dispatcher, now| dispatcher.wrote(now, self.guest));
+        }
+        let answer = self.gateway.send(request, timeouts.total);
         async move {
             let answer = answer.await.map_err(send_error)?;
             Ok(answer.map(|body| body.map_err(body_error).boxed_unsync()))

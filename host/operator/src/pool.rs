@@ -16,15 +16,15 @@ pub(crate) struct Components {
 
 impl Components {
     /// The component of this artifact, mapped if need be.
-    pub(crate) fn load(&self, engine: &Engine, artifact: &Artifact) -> Result<Arc<Component>, LoadError> {
+    pub(crate) fn load(&self, engine: &Engine, artifact: &Artifact) -> Result<(Arc<Component>, Found), LoadError> {
         let mut mapped = self.mapped.lock();
         if let Some(component) = mapped.get(artifact.digest()).and_then(Weak::upgrade) {
-            return Ok(component);
+            return Ok((component, Found::Component));
         }
         mapped.retain(|_, component| component.strong_count() > 0);
         let component = engine.load(artifact)?;
         mapped.insert(artifact.digest().to_owned(), Arc::downgrade(&component));
-        Ok(component)
+        Ok((component, Found::Nothing))
     }
 }
 
@@ -85,9 +85,12 @@ impl Pool {
         Ok((instance, found))
     }
 
-    /// Keeps an instance for the next call.
-    pub(crate) fn release(&self, instance: Instance) {
-        self.idle.lock().push(instance);
+    /// Keeps an instance for the next call, unless there are that many already.
+    pub(crate) fn release(&self, instance: Instance, most: usize) {
+        let mut idle = self.idle.lock();
+        if idle.len() < most {
+            idle.push(instance);
+        }
     }
 
     /// This guest's part of the bytes that the mapped component holds; 0 while it is not mapped. Guests that share a
@@ -100,6 +103,11 @@ impl Pool {
     /// Bytes of linear memory in idle instances.
     pub(crate) fn instance_bytes(&self) -> u64 {
         self.idle.lock().iter().map(Instance::memory_bytes).sum()
+    }
+
+    /// Bytes that would be given back if the idle instances were dropped.
+    pub(crate) fn private_bytes(&self) -> u64 {
+        self.idle.lock().iter().map(Instance::private_bytes).sum()
     }
 
     /// Drops the idle instances.
@@ -121,8 +129,8 @@ impl Pool {
         if let Some(component) = &*slot {
             return Ok((component.clone(), Found::Component));
         }
-        let component = self.components.load(&self.engine, &self.artifact)?;
+        let (component, found) = self.components.load(&self.engine, &self.artifact)?;
         *slot = Some(component.clone());
-        Ok((component, Found::Nothing))
+        Ok((component, found))
     }
 }

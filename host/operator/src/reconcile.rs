@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{Instrument, error, info, info_span, warn};
-use wasm_operator_core::dispatch::{Completion, Job};
+use tracing::{error, info, info_span, warn};
+use wasm_operator_core::dispatch::{Completion, Job, WakeReason};
 use wasm_operator_core::reconcile::{Failure, Outcome, Request};
-use wasm_operator_engine::CallError;
+use wasm_operator_engine::{CallError, Instance};
 
 use crate::admin::metrics::Reconciled;
 use crate::guest::Guest;
+use crate::guest_log::within;
 use crate::host::Host;
 use crate::pool::{Found, PoolError};
 use crate::revision::Active;
-use crate::scheduler::Run;
+use crate::scheduler::{Preparation, Run};
 
 /// Runs one job on this thread.
 pub(crate) async fn reconcile(host: Arc<Host>, guest: Arc<Guest>, job: Job, run: Run) {
@@ -26,7 +27,7 @@ pub(crate) async fn reconcile(host: Arc<Host>, guest: Arc<Guest>, job: Job, run:
         key = %job.key.object,
         reconcile_id = id,
     );
-    async {
+    let run = async {
         // Nothing to run it with: the guest is being loaded anew, and its keys were kept or dropped with that.
         let Some(active) = guest.active() else { return run.finish(Completion::Retry, Duration::ZERO) };
         let started = Instant::now();
@@ -36,9 +37,11 @@ pub(crate) async fn reconcile(host: Arc<Host>, guest: Arc<Guest>, job: Job, run:
         host.workers.used(job.guest, cpu);
         await_echo(&host, &guest, &active);
         run.finish(completion.into(), cpu);
-    }
-    .instrument(span)
-    .await;
+        if host.forecasts.is_some() {
+            ask_for_forecast(&host, &guest);
+        }
+    };
+    within(span, run).await;
 }
 
 async fn call(
@@ -67,8 +70,7 @@ async fn call(
         Err(error) => return (no_instance(host, guest, &error), Duration::ZERO),
     };
     if found != Found::Instance {
-        host.metrics.woke(&guest.name, job.wake, found, began.elapsed());
-        host.scheduler.tell(|dispatcher, _| dispatcher.set_bytes(guest.id, active.pool.component_bytes()));
+        woke(host, guest, active, job.wake, found, began.elapsed());
     }
     let before = instance.cpu_time();
     let answer = instance.reconcile(&request).await;
@@ -76,9 +78,9 @@ async fn call(
     let completion = match answer {
         Ok(Ok(Outcome::Done)) => Reconciled::Success,
         Ok(Ok(Outcome::RequeueAfter(after))) => Reconciled::RequeueAfter(after),
-        Ok(Err(Failure::Retryable(message))) => {
-            warn!(error = message, attempt = job.attempt, "the reconcile failed and is tried again");
-            Reconciled::Retry
+        Ok(Err(Failure::Retryable { message, after })) => {
+            warn!(error = message, attempt = job.attempt, ?after, "the reconcile failed and is tried again");
+            after.map_or(Reconciled::Retry, Reconciled::RetryAfter)
         }
         Ok(Err(Failure::Terminal(message))) => {
             error!(error = message, "the reconcile failed for good; it waits for a change of the object");
@@ -88,10 +90,51 @@ async fn call(
     };
     let is_current = guest.active().is_some_and(|current| Arc::ptr_eq(&current, active));
     if instance.is_alive() && is_current {
-        active.pool.release(instance);
-        host.metrics.memory(&guest.name, active.pool.instance_bytes());
+        keep(host, guest, active, instance);
     }
     (completion, cpu)
+}
+
+/// Makes the guest an instance ahead of its work, on this thread.
+pub(crate) async fn prepare(host: Arc<Host>, guest: Arc<Guest>, preparation: Preparation) {
+    let span = info_span!("prepare", guest = &*guest.name);
+    let prepare = async {
+        // Being loaded anew: there is nothing to make ready, and nothing wrong.
+        let Some(active) = guest.active() else { return preparation.succeed() };
+        let began = Instant::now();
+        match active.pool.acquire().await {
+            Ok((instance, found)) => {
+                woke(&host, &guest, &active, Some(WakeReason::Predicted), found, began.elapsed());
+                keep(&host, &guest, &active, instance);
+                preparation.succeed();
+            }
+            Err(error) => {
+                no_instance(&host, &guest, &error);
+            }
+        }
+    };
+    within(span, prepare).await;
+}
+
+fn woke(host: &Host, guest: &Guest, active: &Active, reason: Option<WakeReason>, found: Found, took: Duration) {
+    host.metrics.woke(&guest.name, reason, found, took);
+    host.scheduler.mention(|dispatcher, _| {
+        dispatcher.woke(guest.id, took);
+        dispatcher.set_bytes(guest.id, active.pool.component_bytes());
+        // Beyond a budget something is unloaded, at the next command: there is one when the guest's run ends.
+        false
+    });
+}
+
+/// Keeps the instance for the next call.
+fn keep(host: &Host, guest: &Guest, active: &Active, instance: Instance) {
+    active.pool.release(instance, guest.concurrency());
+    host.metrics.memory(&guest.name, active.pool.instance_bytes());
+    let bytes = active.pool.private_bytes();
+    host.scheduler.mention(|dispatcher, _| {
+        dispatcher.set_instance_bytes(guest.id, bytes);
+        false
+    });
 }
 
 /// The guest trapped or broke a limit: it is reported and held back for a while.
@@ -99,7 +142,8 @@ fn broken(host: &Host, guest: &Guest, error: &CallError) -> Reconciled {
     error!(kind = error.kind(), %error, "the guest broke off and is started again after a pause");
     host.metrics.trapped(&guest.name, error.kind());
     // The error's text may quote the guest, which must not speak through the host's Events.
-    host.events.warn("GuestBroken", &guest.name, &format!("guest `{}`: {}", guest.name, error.kind()));
+    let note = format!("guest `{}` broke off and is started again after a pause: {}", guest.name, error.summary());
+    host.events.warn("GuestBroken", &guest.name, &note);
     Reconciled::Broken
 }
 
@@ -118,6 +162,16 @@ fn no_instance(host: &Host, guest: &Guest, error: &PoolError) -> Reconciled {
         }
         PoolError::Instantiate(error) => broken(host, guest, error),
     }
+}
+
+/// Asks the prediction service, if the guest has become idle.
+fn ask_for_forecast(host: &Arc<Host>, guest: &Arc<Guest>) {
+    let (asking, guest) = (host.clone(), guest.clone());
+    host.runtime.spawn(async move {
+        if let Some(forecasts) = &asking.forecasts {
+            forecasts.ask(guest.id, &guest.name).await;
+        }
+    });
 }
 
 /// Keeps the guest awake while the event of its own write is on the way: it may be reconciled again at once.

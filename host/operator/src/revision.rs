@@ -9,7 +9,6 @@ use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use tracing::Instrument;
 use wasm_operator_cluster::gateway::{GuestAccess, GuestGateway, IdentityError, InvalidAccess};
 use wasm_operator_cluster::informer::{Scope, Subscription, SubscriptionState};
 use wasm_operator_config::{Approval, ApprovalError, GrantError, GuestSpec};
@@ -21,7 +20,7 @@ use wasm_operator_core::request::Verb;
 use wasm_operator_core::watch::{InvalidWatch, Mapping, Watch, validate_controller};
 use wasm_operator_engine::{Artifact, CallError, GuestLogs, GuestSettings, LoadError, PrepareError};
 
-use crate::guest_log::GuestLog;
+use crate::guest_log::{GuestLog, within};
 use crate::host::Host;
 use crate::outgoing::Outgoing;
 use crate::pool::Pool;
@@ -97,7 +96,7 @@ impl RevisionError {
     /// The error for an Event. What quotes the guest is left out: it must not speak through the host's Events.
     pub(crate) fn note(&self, guest: &str) -> String {
         match self {
-            Self::Describe(error) => format!("guest `{guest}` cannot be described: {}", error.kind()),
+            Self::Describe(error) => format!("guest `{guest}` cannot be described: {}", error.summary()),
             Self::Watch { .. } | Self::Description(_) | Self::WatchNotGranted { .. } | Self::Grant(_) => {
                 format!(
                     "guest `{guest}` does not fit its configuration; see the host's log or `wasm-operator validate`"
@@ -121,6 +120,12 @@ impl Fingerprint {
             fs::metadata(path).ok().map(|file| (file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()));
         Self { path: path.to_owned(), identity }
     }
+}
+
+/// Why a version does not run, and of which component.
+pub(crate) struct Refusal {
+    pub(crate) component: Fingerprint,
+    pub(crate) error: RevisionError,
 }
 
 /// A version that passed every check. It changes nothing until it is activated.
@@ -152,10 +157,21 @@ pub(crate) struct Watching {
 
 impl Revision {
     /// Compiles and describes the component, resolves what it may do, and has the API server confirm its identity.
-    pub(crate) async fn prepare(host: &Arc<Host>, id: GuestId, spec: GuestSpec) -> Result<Self, RevisionError> {
-        let path = spec.wasm_path(&host.options.directory);
-        let fingerprint = Fingerprint::of(&path);
-        let artifact = host.engine.prepare(&path).await?;
+    pub(crate) async fn prepare(host: &Arc<Host>, id: GuestId, spec: GuestSpec) -> Result<Self, Refusal> {
+        // Before the file is read: a later change of it is one more change.
+        let component = Fingerprint::of(&spec.wasm_path(&host.options.directory));
+        let refused = component.clone();
+        let revision = Self::of(host, id, spec, component).await;
+        revision.map_err(|error| Refusal { component: refused, error })
+    }
+
+    async fn of(
+        host: &Arc<Host>,
+        id: GuestId,
+        spec: GuestSpec,
+        fingerprint: Fingerprint,
+    ) -> Result<Self, RevisionError> {
+        let artifact = host.engine.prepare(&fingerprint.path).await?;
         let settings = GuestSettings {
             name: spec.name.as_str().into(),
             env: spec.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
@@ -173,7 +189,12 @@ impl Revision {
     }
 
     /// Takes over: from now on the guest has this version's rights, and changes are marked in its queue.
-    pub(crate) fn activate(self, host: &Host, id: GuestId) -> Result<Active, RevisionError> {
+    pub(crate) fn activate(self, host: &Host, id: GuestId) -> Result<Active, Refusal> {
+        let refused = self.fingerprint.clone();
+        self.start(host, id).map_err(|error| Refusal { component: refused, error })
+    }
+
+    fn start(self, host: &Host, id: GuestId) -> Result<Active, RevisionError> {
         let gateway = host.gateway.guest(GuestAccess {
             name: self.settings.name.clone(),
             user: self.user.clone(),
@@ -183,7 +204,7 @@ impl Revision {
             adopt_field_manager: self.spec.adopt_field_manager.clone(),
         })?;
         let controllers = self.watch(host, id, &gateway)?;
-        let http = Arc::new(Outgoing(gateway.clone()));
+        let http = Arc::new(Outgoing { gateway: gateway.clone(), scheduler: host.scheduler.clone(), guest: id });
         let logs = GuestLogs::new(Arc::new(GuestLog), &self.spec.limits);
         let Self { artifact, settings, fingerprint, .. } = self;
         let pool = Pool::new(host.engine.clone(), host.components.clone(), artifact, settings, http, logs);
@@ -256,7 +277,7 @@ async fn describe(
     if let Some(description) = host.engine.cached_description(artifact, settings) {
         return Ok(description);
     }
-    let component = host.components.load(&host.engine, artifact)?;
+    let (component, _) = host.components.load(&host.engine, artifact)?;
     let (answer, description) = oneshot::channel();
     let own_settings = settings.clone();
     let logs = GuestLogs::new(Arc::new(GuestLog), &settings.limits);
@@ -266,7 +287,7 @@ async fn describe(
             // Nobody waits any more if the host is stopping.
             let _ = answer.send(component.describe(&own_settings, &logs).await);
         };
-        describe.instrument(span)
+        within(span, describe)
     });
     let description = description.await.map_err(|_| RevisionError::Stopping)??;
     if let Err(error) = host.engine.store_description(artifact, settings, &description) {

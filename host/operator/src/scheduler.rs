@@ -18,6 +18,8 @@ pub(crate) trait Runner: Send + Sync + 'static {
     fn load(&self, guest: GuestId);
     /// Reconcile, and say through `run` how it ended.
     fn run(&self, job: Job, run: Run);
+    /// Make an instance of the guest, and say through `preparation` whether there is one.
+    fn prepare(&self, guest: GuestId, preparation: Preparation);
     /// Drop the guest's instances.
     fn sleep(&self, guest: GuestId, reason: SleepReason);
     /// Drop the guest's compiled component from memory.
@@ -58,6 +60,18 @@ impl Scheduler {
         };
         self.changed.notify_one();
         answer
+    }
+
+    /// Tells the dispatcher something that seldom leads to a command; the closure says whether it does.
+    pub(crate) fn mention(&self, say: impl FnOnce(&mut Dispatcher, Time) -> bool) {
+        let matters = {
+            let mut dispatcher = self.dispatcher.lock();
+            let now = self.now();
+            say(&mut dispatcher, now)
+        };
+        if matters {
+            self.changed.notify_one();
+        }
     }
 
     /// Asks the dispatcher something.
@@ -113,6 +127,9 @@ impl Scheduler {
                 let run = Run { scheduler: Arc::clone(self), guest: job.guest, key: Some(job.key.clone()) };
                 runner.run(job, run);
             }
+            Step::Prepare(guest) => {
+                runner.prepare(guest, Preparation { scheduler: Arc::clone(self), guest, ready: false });
+            }
             Step::Sleep(guest, reason) => runner.sleep(guest, reason),
             Step::Unload(guest) => runner.unload(guest),
             Step::Resync(guest) => runner.resync(guest),
@@ -147,6 +164,26 @@ impl Drop for Run {
     }
 }
 
+/// A guest is being made ready. Dropped without an answer, it counts as failed.
+pub(crate) struct Preparation {
+    scheduler: Arc<Scheduler>,
+    guest: GuestId,
+    ready: bool,
+}
+
+impl Preparation {
+    /// Says that the guest has an instance, or needs none any more.
+    pub(crate) fn succeed(mut self) {
+        self.ready = true;
+    }
+}
+
+impl Drop for Preparation {
+    fn drop(&mut self) {
+        self.scheduler.tell(|dispatcher, now| dispatcher.prepared(now, self.guest, self.ready));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +211,9 @@ mod tests {
         fn run(&self, job: Job, run: Run) {
             self.calls.send(Call::Run(job, run)).ok();
         }
+        fn prepare(&self, _: GuestId, preparation: Preparation) {
+            preparation.succeed();
+        }
         fn sleep(&self, guest: GuestId, _: SleepReason) {
             self.calls.send(Call::Sleep(guest)).ok();
         }
@@ -197,7 +237,8 @@ mod tests {
             let (sender, calls) = mpsc::unbounded_channel();
             let runner = Arc::new(Recorder { scheduler: Arc::clone(&scheduler), calls: sender });
             let served = tokio::spawn(Arc::clone(&scheduler).serve(runner));
-            let settings = Settings { sleep: SleepPolicy { idle_after }, ..Settings::default() };
+            let sleep = idle_after.map_or(SleepPolicy::Never, SleepPolicy::Fixed);
+            let settings = Settings { sleep, ..Settings::default() };
             let guest = scheduler.tell(|dispatcher, now| dispatcher.add(now, settings));
             Self { scheduler, calls, served, guest }
         }

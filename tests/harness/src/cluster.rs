@@ -58,6 +58,11 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// A control plane that runs already and keeps no audit log.
+    pub fn running(kubeconfig: &Path) -> Self {
+        Self { kubeconfig: kubeconfig.to_owned(), audit: PathBuf::new() }
+    }
+
     /// A client with the administrator's rights, for the calling test's runtime.
     pub async fn client(&self) -> Result<Client> {
         Ok(kubernetes_client(&self.kubeconfig).await?)
@@ -111,6 +116,16 @@ impl OwnCluster {
             .apiserver_arg(format!("--audit-policy-file={}", policy.display()))
             .apiserver_arg(format!("--audit-log-path={}", audit.display()));
         let control_plane = ControlPlane::start(options).await?;
+        let cluster = Cluster { kubeconfig: control_plane.kubeconfig(), audit };
+        Ok(Self { control_plane, cluster })
+    }
+
+    /// As [`start`](Self::start), without an audit log: it would take part of the time that is to be measured.
+    pub async fn start_without_audit(name: &str, options: Options) -> Result<Self> {
+        let logs = logs_directory()?.join(name);
+        std::fs::create_dir_all(&logs)?;
+        let audit = logs.join("audit.log");
+        let control_plane = ControlPlane::start(options.log_directory(logs)).await?;
         let cluster = Cluster { kubeconfig: control_plane.kubeconfig(), audit };
         Ok(Self { control_plane, cluster })
     }

@@ -96,7 +96,7 @@ impl Guest {
     /// Sleeps after so much idle time: `50ms`, `1s`.
     #[must_use]
     pub fn idle_after(self, duration: &str) -> Self {
-        self.set("sleep", json!({ "idleAfter": duration }))
+        self.set("sleep", json!({ "mode": "Fixed", "idleAfter": duration }))
     }
 
     /// Takes the component from this file instead.

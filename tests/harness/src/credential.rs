@@ -16,7 +16,7 @@ use serde_json::json;
 const TOKEN_SECONDS: i64 = 7_200;
 
 /// Makes the ServiceAccount and a token for it.
-pub(crate) async fn service_account_token(client: &Client, namespace: &str, name: &str) -> Result<String> {
+pub async fn service_account_token(client: &Client, namespace: &str, name: &str) -> Result<String> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let account = ServiceAccount {
         metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
@@ -46,7 +46,7 @@ fn cluster_of(kubeconfig: &Path) -> Result<kube::config::Cluster> {
 }
 
 /// Writes a kubeconfig with the cluster of `admin`, reached at `server`, and a bearer token.
-pub(crate) fn write_kubeconfig(path: &Path, admin: &Path, server: SocketAddr, token: &str) -> Result<()> {
+pub fn write_kubeconfig(path: &Path, admin: &Path, server: SocketAddr, token: &str) -> Result<()> {
     let mut cluster = cluster_of(admin)?;
     cluster.server = Some(format!("https://{server}"));
     let config = json!({

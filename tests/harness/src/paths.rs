@@ -11,7 +11,7 @@ const HOST_VARIABLE: &str = "WASM_OPERATOR_HOST";
 const COMPONENTS_VARIABLE: &str = "WASM_OPERATOR_COMPONENTS";
 
 /// The `target` directory that the running test was built in: three levels above `<triple>/<profile>/deps/<test>`.
-fn target() -> Result<PathBuf> {
+pub fn target() -> Result<PathBuf> {
     let test = std::env::current_exe().context("the path of the running test")?;
     let profile =
         test.ancestors().find(|path| path.file_name().is_some_and(|name| name == "release" || name == "debug"));
@@ -34,13 +34,14 @@ pub fn program() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The component of a guest, by the name of its package (`ring`) or of its program in `tests/misbehaving` (`probe`).
+/// The component of a guest, by the name of its package (`ring`), of its program in `tests/misbehaving` (`probe`) or of its folder in `guests` when it is
+/// written in another language (`ring-python`).
 pub fn component(name: &str) -> Result<PathBuf> {
     let directory = match std::env::var_os(COMPONENTS_VARIABLE) {
         Some(path) => path.into(),
         None => target()?.join("wasm32-wasip2/release"),
     };
-    let places = [directory.join("examples"), directory.clone()];
+    let places = [directory.join("examples"), directory.clone(), directory.join("../../guests")];
     let found = places.into_iter().map(|place| place.join(format!("{name}.wasm"))).find(|path| path.is_file());
     found.with_context(|| {
         format!("no component `{name}` in `{}`; build it with `cargo build --release --target wasm32-wasip2` or set `{COMPONENTS_VARIABLE}`", directory.display())

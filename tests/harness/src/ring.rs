@@ -111,8 +111,8 @@ pub fn guest(name: &str, from: &str, to: &str) -> Guest {
     Guest::new(name, "ring")
         .env("IN_NAMESPACE", from)
         .env("OUT_NAMESPACE", to)
-        .grant(Rule::read(GROUP, RESOURCE).namespace(from))
-        .grant(Rule::new(GROUP, &[RESOURCE], &["create", "patch"]).namespace(to))
+        .grant(Rule::read(GROUP, RESOURCE).namespace(from).namespace(to))
+        .grant(Rule::new(GROUP, &[RESOURCE], &["create", "update"]).namespace(to))
 }
 
 /// The objects of a namespace, with the administrator's rights.

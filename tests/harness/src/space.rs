@@ -32,7 +32,7 @@ pub struct Space {
 
 impl Space {
     /// For the test of this name (`module::what_happens`), on this control plane.
-    pub(crate) async fn new(test: &str, cluster: &Cluster) -> Result<Self> {
+    pub async fn new(test: &str, cluster: &Cluster) -> Result<Self> {
         let base = test.rsplit("::").next().unwrap_or(test).replace('_', "-").to_lowercase();
         let base: String = base.chars().take(NAME_CHARACTERS).collect();
         let name = base.trim_matches('-').to_owned();

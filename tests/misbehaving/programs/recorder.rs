@@ -2,13 +2,14 @@
 //! "resourceVersion", "value", "deleted", "at"}}`, where `deleted` are UIDs and `at` is in microseconds since 1970.
 //!
 //! `data.sleep` (milliseconds) makes it take its time; it then writes `{"finished": {"key", "id", "at"}}` at the end.
-//! `data.answer` makes it answer `retryable` or `terminal`, with the message `as told`.
+//! `data.answer` makes it answer `retryable`, after `data.after` milliseconds if that is there, or `terminal`, with the
+//! message `as told`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use misbehaving::guest::serde_json::json;
 use misbehaving::guest::types::Failure;
-use misbehaving::guest::{Answer, Object, done};
+use misbehaving::guest::{Answer, Object, done, retryable};
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
@@ -35,7 +36,7 @@ fn reconcile(object: Object) -> Answer {
         println!("{}", json!({"finished": {"key": key, "id": object.id, "at": now()}}));
     }
     match object.data("answer") {
-        Some("retryable") => Err(Failure::Retryable("as told".to_owned())),
+        Some("retryable") => Err(retryable("as told", object.number("after"))),
         Some("terminal") => Err(Failure::Terminal("as told".to_owned())),
         _ => done(),
     }

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use wasm_operator_sdk::bindings::wasm_operator::controller::types::{
-    Cause, Controller, Description, Failure, Mapping, Outcome, Parts, PermissionRule, Representation, Resource, Watch,
+    Cause, Controller, Description, Failure, Mapping, Outcome, Parts, PermissionRule, Representation, Resource, Retry,
+    Watch,
 };
 use wasm_operator_sdk::http::{Error, Request, Response};
 
@@ -173,12 +174,16 @@ impl Object {
             .and_then(|response| Ok((response.status, response.bytes()?)));
         match answer {
             Ok((200 | 201, _)) => Ok(()),
-            Ok((status, body)) => {
-                Err(Failure::Retryable(format!("{name}: {status} {}", String::from_utf8_lossy(&body))))
-            }
-            Err(error) => Err(Failure::Retryable(format!("{name}: {error}"))),
+            Ok((status, body)) => Err(retryable(format!("{name}: {status} {}", String::from_utf8_lossy(&body)), None)),
+            Err(error) => Err(retryable(format!("{name}: {error}"), None)),
         }
     }
+}
+
+/// A failure that is to be tried again, after so many milliseconds or the host's backoff.
+#[must_use]
+pub fn retryable(message: impl Into<String>, after: Option<u64>) -> Failure {
+    Failure::Retryable(Retry { message: message.into(), after })
 }
 
 /// Wait for the next change.

@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -48,6 +49,9 @@ struct ControlPlaneArguments {
     /// Leaves out kube-controller-manager.
     #[arg(long)]
     no_controller_manager: bool,
+    /// Where kube-apiserver listens, for pods on this machine; default: 127.0.0.1 and a free port.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
     /// A further user, optionally with groups. May be repeated.
     #[arg(long = "user", value_name = "NAME[=GROUP,...]", value_parser = parse_user)]
     users: Vec<User>,
@@ -64,6 +68,7 @@ impl From<ControlPlaneArguments> for Options {
         Self {
             controller_manager: !arguments.no_controller_manager,
             scheduler: arguments.scheduler,
+            listen: arguments.listen,
             users: arguments.users,
             extra_apiserver_args: arguments.apiserver_arg,
             extra_etcd_args: Vec::new(),

@@ -59,9 +59,12 @@ fn actions_become_outcomes() {
 
 #[test]
 fn the_error_policy_decides_what_becomes_of_an_error() {
-    assert_eq!(answer(Err(NoLuck), Action::retry()), Err(Failure::Retryable("no luck".to_owned())));
+    assert_eq!(answer(Err(NoLuck), Action::retry()), Err(retryable("no luck".to_owned(), None)));
     assert_eq!(answer(Err(NoLuck), Action::await_change()), Err(Failure::Terminal("no luck".to_owned())));
-    assert_eq!(answer(Err(NoLuck), Action::requeue(Duration::from_secs(1))), Ok(Outcome::RequeueAfter(1000)));
+    let Err(Failure::Retryable(retry)) = answer(Err(NoLuck), Action::requeue(Duration::from_secs(1))) else {
+        panic!("a failure with a delay of its own is a failure");
+    };
+    assert_eq!((retry.message.as_str(), retry.after), ("no luck", Some(1000)));
 }
 
 #[test]

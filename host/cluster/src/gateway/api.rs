@@ -49,7 +49,7 @@ impl GuestGateway {
             Err(refusal) => refused(&refusal),
         };
         labels.code = code;
-        self.shared.metrics.api_calls.get_or_create(&labels).inc();
+        self.shared.metrics.called(labels);
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY);
         *response.headers_mut() = headers;
@@ -120,15 +120,11 @@ impl GuestGateway {
         let guest = &current.access.name;
         if let Err(denied) = current.access.permissions.check(&call.request, call.content) {
             let verb = denied.right().verb;
-            self.shared
-                .metrics
-                .api_denied
-                .get_or_create(&DeniedLabels {
-                    guest: guest.clone(),
-                    verb: verb.as_str(),
-                    resource: labels.resource.clone(),
-                })
-                .inc();
+            self.shared.metrics.denied(DeniedLabels {
+                guest: guest.clone(),
+                verb: verb.as_str(),
+                resource: labels.resource.clone(),
+            });
             self.report_denied(guest, verb, &labels.resource, "the guest's permissions");
             return Err(Refusal::forbidden(denied.message(guest)));
         }

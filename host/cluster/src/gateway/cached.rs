@@ -29,6 +29,15 @@ pub(crate) struct CachedRead {
     fields: FieldSelector,
 }
 
+/// How far a cache's word goes for a read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Knows {
+    /// What it does not hold does not exist.
+    Everything,
+    /// It holds what its selectors select, so only what it holds can be answered.
+    Selected,
+}
+
 /// What a cache has to say.
 enum Found {
     Object(Option<Arc<Object>>),
@@ -106,10 +115,9 @@ impl GuestGateway {
         }
     }
 
-    fn candidates(&self, request: &ResourceRequest, read: &CachedRead) -> Vec<Arc<dyn Cache>> {
-        let mut caches = self.caches(&request.group, &request.plural);
-        caches.retain(|cache| can_answer(&**cache, request, read));
-        caches
+    fn candidates(&self, request: &ResourceRequest, read: &CachedRead) -> Vec<(Arc<dyn Cache>, Knows)> {
+        let caches = self.caches(&request.group, &request.plural).into_iter();
+        caches.filter_map(|cache| knows(&*cache, request, read).map(|knows| (cache, knows))).collect()
     }
 
     /// Asks each cache in turn; waits for one only when none can answer now.
@@ -119,20 +127,26 @@ impl GuestGateway {
         let mut wait = None;
         let candidates = self.candidates(request, read);
         let mut writes = self.writes();
-        for cache in candidates {
+        for (cache, knows) in candidates {
             // Subscribed to before the cache is asked, so that no change is missed in between.
             let changed = cache.changed();
             let mut found = None;
             let mut decision = Decision::Forward;
             cache.read(&mut |snapshot| {
                 let Some(position) = snapshot.position() else { return };
+                if knows == Knows::Selected && named(request).and_then(|object| snapshot.get(&object)).is_none() {
+                    return;
+                }
                 decision = writes.gate.decide(key, scope, snapshot.as_view(), now);
                 let Decision::Serve(hidden) = &decision else { return };
-                found = Some(match request.name.as_deref() {
-                    Some(name) => {
-                        let object =
-                            ObjectRef { namespace: request.namespace.as_deref().map(Arc::from), name: name.into() };
-                        Found::Object(snapshot.get(&object).filter(|o| !hidden.contains(&o.metadata.uid)))
+                found = Some(match named(request) {
+                    Some(object) => {
+                        let object = snapshot.get(&object).filter(|o| !hidden.contains(&o.metadata.uid));
+                        // The guest has deleted it; a successor may not be selected.
+                        if knows == Knows::Selected && object.is_none() {
+                            return;
+                        }
+                        Found::Object(object)
                     }
                     None => {
                         let mut items = snapshot.list(request.namespace.as_deref());
@@ -224,18 +238,29 @@ impl GuestGateway {
     }
 }
 
-fn can_answer(cache: &dyn Cache, request: &ResourceRequest, read: &CachedRead) -> bool {
-    let resource = cache.resource();
-    let (labels, fields) = cache.selectors();
-    let everything = labels.is_empty() && fields.is_empty();
-    // A narrow watch knows what it selects and no more.
-    let selects = everything
-        || request.verb == Verb::List
-            && labels == request.query.label_selector.as_deref().unwrap_or("")
-            && fields == request.query.field_selector.as_deref().unwrap_or("");
+/// What the cache knows of the read; None if it cannot answer it.
+fn knows(cache: &dyn Cache, request: &ResourceRequest, read: &CachedRead) -> Option<Knows> {
     let represents = read.shape != Shape::Full || cache.representation() == Representation::Full;
     let namespace = cache.namespace().is_none() || cache.namespace() == request.namespace.as_deref();
-    resource.version == request.version && selects && represents && namespace
+    if cache.resource().version != request.version || !represents || !namespace {
+        return None;
+    }
+    let (labels, fields) = cache.selectors();
+    let asked =
+        (request.query.label_selector.as_deref().unwrap_or(""), request.query.field_selector.as_deref().unwrap_or(""));
+    if labels.is_empty() && fields.is_empty() || request.verb == Verb::List && (labels, fields) == asked {
+        return Some(Knows::Everything);
+    }
+    let object = named(request)?;
+    let mut holds = false;
+    cache.read(&mut |snapshot| holds = snapshot.get(&object).is_some());
+    holds.then_some(Knows::Selected)
+}
+
+/// The object that a read by name asks for.
+fn named(request: &ResourceRequest) -> Option<ObjectRef> {
+    let name = request.name.as_deref()?;
+    Some(ObjectRef { namespace: request.namespace.as_deref().map(Arc::from), name: name.into() })
 }
 
 fn answer(

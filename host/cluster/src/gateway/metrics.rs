@@ -1,7 +1,9 @@
 //! What the gateway measures.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -63,6 +65,14 @@ pub struct GatewayMetrics {
     pub requests: Family<RequestLabels, Counter>,
     /// Time to the head of the answer, in seconds.
     pub durations: Family<DurationLabels, Histogram, fn() -> Histogram>,
+    /// What there is of each guest, so that it can go with the guest.
+    series: Arc<Mutex<HashMap<Arc<str>, Series>>>,
+}
+
+#[derive(Debug, Default)]
+struct Series {
+    calls: HashSet<CallLabels>,
+    denied: HashSet<DeniedLabels>,
 }
 
 impl Default for GatewayMetrics {
@@ -75,11 +85,44 @@ impl Default for GatewayMetrics {
             durations: Family::new_with_constructor(|| {
                 Histogram::new([0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0])
             }),
+            series: Arc::default(),
         }
     }
 }
 
 impl GatewayMetrics {
+    /// Counts for this guest from now on.
+    pub(super) fn add(&self, guest: &Arc<str>) {
+        self.series.lock().entry(guest.clone()).or_default();
+    }
+
+    /// Takes the guest's series away. What it still has under way is not counted.
+    pub(super) fn remove(&self, guest: &str) {
+        let mut all = self.series.lock();
+        let Some(series) = all.remove(guest) else { return };
+        for labels in &series.calls {
+            self.api_calls.remove(labels);
+        }
+        for labels in &series.denied {
+            self.api_denied.remove(labels);
+        }
+    }
+
+    pub(super) fn called(&self, labels: CallLabels) {
+        // Under the lock, so that no series comes into being behind the back of `remove`.
+        let mut all = self.series.lock();
+        let Some(series) = all.get_mut(&labels.guest) else { return };
+        self.api_calls.get_or_create(&labels).inc();
+        series.calls.insert(labels);
+    }
+
+    pub(super) fn denied(&self, labels: DeniedLabels) {
+        let mut all = self.series.lock();
+        let Some(series) = all.get_mut(&labels.guest) else { return };
+        self.api_denied.get_or_create(&labels).inc();
+        series.denied.insert(labels);
+    }
+
     /// Metrics that `registry` shows.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();

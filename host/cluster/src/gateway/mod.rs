@@ -46,6 +46,7 @@ use crate::rights::Rights;
 pub use body::Body;
 pub use caches::{Cache, Caches, Snapshot};
 pub use error::{BodyError, SendError};
+pub(crate) use forward::chain;
 pub use identity::IdentityError;
 pub use metrics::{CallLabels, DeniedLabels, DurationLabels, GatewayMetrics, RequestLabels};
 
@@ -186,6 +187,7 @@ impl Gateway {
     pub fn guest(&self, access: GuestAccess) -> Result<Arc<GuestGateway>, InvalidAccess> {
         let current = Arc::new(Current::new(access)?);
         let name = current.access.name.clone();
+        self.shared.metrics.add(&name);
         let mut guests = self.guests.lock();
         guests.retain(|_, guest| guest.strong_count() > 0);
         if let Some(guest) = guests.get(&name).and_then(Weak::upgrade) {
@@ -202,13 +204,21 @@ impl Gateway {
         Ok(guest)
     }
 
+    /// Takes the metrics of a guest away that was removed.
+    pub fn forget(&self, guest: &str) {
+        self.shared.metrics.remove(guest);
+    }
+
     /// Asks the API server who a guest with this identity is, and compares. To be called when a guest starts and when its
     /// identity changes; a guest whose identity does not hold must not run.
     pub async fn verify_identity(&self, user: &str) -> Result<(), IdentityError> {
         let shared = self.shared.clone();
         let user = user.to_owned();
-        runtime::within(&self.shared.options.runtime, async move { identity::verify(&shared.client, &user).await })
-            .await
+        runtime::within(&self.shared.options.runtime, async move {
+            let _turn = shared.rights.turn().await;
+            identity::verify(&shared.client, &user).await
+        })
+        .await
     }
 }
 

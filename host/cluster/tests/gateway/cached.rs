@@ -7,7 +7,7 @@ use kube::api::PostParams;
 use serde_json::{Value, json};
 use wasm_operator_core::watch::{Representation, Resource};
 
-use crate::stage::{Guest, Stage, config_map, everything};
+use crate::stage::{Guest, Stage, config_map, config_map_kind, everything};
 
 const LIST_OF_METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
@@ -93,6 +93,47 @@ async fn the_cache_answers_in_the_servers_form() -> Result<()> {
         .send_as("GET", &stage.path("configmaps/x?resourceVersion=0"), &Value::Null, &[("accept", LIST_OF_METADATA)])
         .await?;
     ensure!(crossed.code == 406, "{crossed:?}");
+    Ok(())
+}
+
+// Rule 14
+#[tokio::test]
+async fn a_cache_of_labelled_objects_answers_for_those_that_it_holds() -> Result<()> {
+    let stage = Stage::new("cached-selected").await?;
+    stage.grant_all("a").await?;
+    let labelled = |name: &str, app: &str| {
+        let mut map = config_map(name, app);
+        map["metadata"]["labels"] = json!({ "app": app });
+        map
+    };
+    for (name, app) in [("x", "one"), ("y", "two")] {
+        stage.direct("POST", &stage.path("configmaps"), &labelled(name, app)).await?.expect(201)?;
+    }
+    let _cache = stage.cache_of(config_map_kind(), Representation::Full, "app=one").await?;
+    let guest = stage.guest("a")?;
+    for accept in ["application/json", METADATA] {
+        compare(&stage, &guest, &stage.path("configmaps/x"), accept).await?;
+    }
+    let (x, y) = (stage.path("configmaps/x?resourceVersion=0"), stage.path("configmaps/y?resourceVersion=0"));
+    let before = stage.upstream_reads();
+    ensure!(guest.get(&y).await?.expect(200)?["data"]["value"] == "two");
+    ensure!(stage.upstream_reads() == before + 1, "an object outside the selector is the server's to answer");
+    ensure!(guest.get(&stage.path("configmaps/none?resourceVersion=0")).await?.code == 404);
+
+    // The object leaves the selector by a write of the guest itself, and comes back.
+    let patch = format!("{}?force=true", stage.path("configmaps/x"));
+    for app in ["two", "one", "two"] {
+        guest.send("PATCH", &patch, &labelled("x", app)).await?.expect(200)?;
+        ensure!(guest.get(&x).await?.expect(200)?["data"]["value"] == app);
+    }
+    // Deleted and created again without the label.
+    guest.send("DELETE", &stage.path("configmaps/x"), &json!({})).await?.expect(200)?;
+    ensure!(guest.get(&x).await?.code == 404);
+    stage.direct("POST", &stage.path("configmaps"), &labelled("x", "three")).await?.expect(201)?;
+    ensure!(guest.get(&x).await?.expect(200)?["data"]["value"] == "three");
+    // Who has no right gets nothing of what is held.
+    stage.direct("POST", &stage.path("configmaps"), &labelled("z", "one")).await?.expect(201)?;
+    ensure!(stage.guest("b")?.get(&stage.path("configmaps/z?resourceVersion=0")).await?.code == 403);
     Ok(())
 }
 

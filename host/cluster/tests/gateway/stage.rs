@@ -183,10 +183,20 @@ impl Stage {
 
     /// A cache of the kind in the test's namespace, up to date.
     pub(crate) async fn cache(&self, resource: Resource, representation: Representation) -> Result<Subscription> {
+        self.cache_of(resource, representation, "").await
+    }
+
+    /// [`cache`](Self::cache) of the objects with these labels.
+    pub(crate) async fn cache_of(
+        &self,
+        resource: Resource,
+        representation: Representation,
+        label_selector: &str,
+    ) -> Result<Subscription> {
         let scope = Scope {
             resource,
             namespaces: vec![self.namespace.clone()],
-            label_selector: String::new(),
+            label_selector: label_selector.to_owned(),
             field_selector: String::new(),
             representation,
         };

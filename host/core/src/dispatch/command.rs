@@ -6,7 +6,8 @@ use std::time::Duration;
 #[cfg(doc)]
 use crate::dispatch::Dispatcher;
 use crate::fair::DEFAULT_WEIGHT;
-use crate::lifecycle::{Path, SleepPolicy, SleepReason, State};
+use crate::lifecycle::{Path, SleepReason, State};
+use crate::prediction::{SleepPolicy, Tally};
 use crate::queue::{Key, Priority};
 use crate::reconcile::{Cause, Tombstone};
 use crate::slots::GuestId;
@@ -72,6 +73,8 @@ pub enum WakeReason {
     Event,
     /// A requeue-after, a retry or a resync.
     Timer,
+    /// Nothing yet: it was made ready ahead of its work.
+    Predicted,
 }
 
 impl From<Cause> for WakeReason {
@@ -92,6 +95,8 @@ pub enum Step {
     Load(GuestId),
     /// Reconcile, then call [`Dispatcher::finished`].
     Run(Job),
+    /// Make an instance of the guest, then call [`Dispatcher::prepared`].
+    Prepare(GuestId),
     /// Drop the guest's instances. None is in use.
     Sleep(GuestId, SleepReason),
     /// Drop the guest's compiled component from memory. It has no instance.
@@ -144,10 +149,12 @@ pub struct Snapshot {
     pub unfinished: Duration,
     /// How often a key was queued that was not queued already.
     pub adds: u64,
-    /// How often a key was given a backoff.
+    /// How often a key that failed was queued for another attempt.
     pub retries: u64,
     /// Total time awake.
     pub resident: Duration,
     /// Bytes of its compiled component, as reported.
     pub bytes: u64,
+    /// What prediction has done for it.
+    pub predicted: Tally,
 }

@@ -2,6 +2,7 @@
 
 use crate::dispatch::Settings;
 use crate::lifecycle::Lifecycle;
+use crate::prediction::Prediction;
 use crate::queue::Queue;
 use crate::timer::Time;
 
@@ -10,6 +11,9 @@ pub(super) struct Guest {
     pub(super) settings: Settings,
     pub(super) queue: Queue,
     pub(super) life: Lifecycle,
+    pub(super) prediction: Prediction,
+    /// It is being made ready ahead of its work.
+    pub(super) preparing: bool,
     /// The end of the coalescing window.
     pub(super) window: Option<Time>,
     pub(super) next_resync: Option<Time>,
@@ -24,6 +28,8 @@ impl Guest {
         Self {
             queue: Queue::default(),
             life: Lifecycle::new(settings.suspended),
+            prediction: Prediction::new(settings.sleep),
+            preparing: false,
             window: None,
             next_resync: None,
             dormant: None,
@@ -46,21 +52,25 @@ impl Guest {
     }
 
     pub(super) fn is_busy(&self, now: Time) -> bool {
-        self.queue.running() > 0 || self.is_runnable(now)
+        self.queue.running() > 0 || self.preparing || self.is_runnable(now)
+    }
+
+    /// When its next timer is due.
+    pub(super) fn timer(&self) -> Option<Time> {
+        [self.queue.next_time(), self.next_resync].into_iter().flatten().min()
     }
 
     /// When the dispatcher has something to do for it.
     pub(super) fn attention(&self, now: Time) -> Option<Time> {
         if self.removed {
-            return (self.queue.running() == 0).then_some(Time::ZERO);
+            return (self.queue.running() == 0 && !self.preparing).then_some(Time::ZERO);
         }
-        let own = self.life.next_move(self.settings.sleep, self.is_busy(now)).map(|(at, _)| at);
+        let own = self.life.next_move(now, &self.prediction, self.is_busy(now)).map(|(at, _)| at);
         let work = self.life.may_run_from().and_then(|from| {
             // Keys that are ready now are the fair queue's business, once nothing else holds them.
             let held = from.max(self.window.unwrap_or(Time::ZERO));
             let ready = (self.queue.is_ready() && held > now).then_some(held);
-            let due = [self.queue.next_time(), self.next_resync].into_iter().flatten().min();
-            [ready, due.map(|at| at.max(from))].into_iter().flatten().min()
+            [ready, self.timer().map(|at| at.max(from))].into_iter().flatten().min()
         });
         [own, work].into_iter().flatten().min()
     }

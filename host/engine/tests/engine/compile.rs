@@ -128,14 +128,19 @@ async fn what_is_no_component_is_named_before_anything_runs() {
         options.compiler = shell_compiler("exit 1");
         options.compile.component_bytes = 1000;
     });
-    let module = failure(&host, &wat::parse_str("(module)").unwrap()).await;
-    assert!(
-        matches!(module, PrepareError::CoreModule { .. }) && module.to_string().contains("wasm32-wasip2"),
-        "{module}"
-    );
-    for garbage in [&b"#!/bin/sh\n"[..], b"", b"\0asm"] {
-        let error = failure(&host, garbage).await;
-        assert!(matches!(error, PrepareError::NotWasm { .. }), "{error}");
+    let module = wat::parse_str("(module)").unwrap();
+    let mut cut = Guest::default().build();
+    cut.truncate(900);
+    for (file, word) in [
+        (&module[..], "wasm32-wasip2"),
+        (b"#!/bin/sh\n", "text file"),
+        (b"", "empty"),
+        (b"\0asm", "cut off after 4 bytes"),
+        (&cut, "cut off"),
+    ] {
+        let error = failure(&host, file).await;
+        let text = error.to_string();
+        assert!(matches!(error, PrepareError::NotAComponent(_)) && text.contains(word), "{text}");
     }
     let error = failure(&host, &[0; 1001]).await;
     assert!(matches!(error, PrepareError::TooLarge { bytes: 1001, limit: 1000, .. }), "{error}");
@@ -146,14 +151,27 @@ async fn what_is_no_component_is_named_before_anything_runs() {
     );
 }
 
+#[test]
+fn compiling_names_what_is_no_component() {
+    let directory = tempfile::tempdir().unwrap();
+    let (wasm, output) = (directory.path().join("a.wasm"), directory.path().join("a.cwasm"));
+    for file in [&b"garbage"[..], b"", b"\0asm\x01\0\0\0"] {
+        fs::write(&wasm, file).unwrap();
+        let error = wasm_operator_engine::compile(&wasm, &output, None).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, CompileError::NotAComponent(_)) && text.contains("a.wasm` is not a"), "{text}");
+        assert!(!output.exists());
+    }
+}
+
 #[tokio::test]
-async fn a_broken_component_is_the_compilers_to_refuse() {
+async fn a_component_of_nonsense_is_the_compilers_to_refuse() {
     let host = Host::new();
-    let mut broken = Guest::default().build();
-    let end = broken.len() - 10;
-    broken.truncate(end);
-    let PrepareError::Compile { source: CompileError::Failed(text), .. } = failure(&host, &broken).await else {
-        panic!()
-    };
-    assert!(text.contains("unexpected end"), "{text}");
+    // A custom section without a name, and a section of types that are none.
+    for section in [&b"\0\0"[..], b"\x07\x02\x01\xff"] {
+        let broken = [b"\0asm\x0d\0\x01\0", section].concat();
+        let error = failure(&host, &broken).await;
+        let PrepareError::Compile { source: CompileError::Failed(text), .. } = error else { panic!("{error}") };
+        assert!(!text.is_empty() && !text.starts_with("error"), "{text}");
+    }
 }

@@ -15,7 +15,8 @@ pub(crate) fn component(world: &str, module: &str) -> Vec<u8> {
 }
 
 /// A controller. `imports` and `items` are items of the module, `reconcile` the body of that function; what it leaves on
-/// the stack is the pointer to its answer: `(call $done)`, `(call $requeue (i64))`, `(call $fail (pointer) (length))`.
+/// the stack is the pointer to its answer: `(call $done)`, `(call $requeue (i64))`, `(call $fail (pointer) (length))`,
+/// `(call $fail_after (pointer) (length) (i64))`.
 ///
 /// Memory: below 4096 is scratch (answers at 2048, results of imports at 3072), above is a heap that only grows.
 /// The request is at `(local.get $request)`, its content's pointer 32 and its length 36 bytes further on.
@@ -63,8 +64,12 @@ impl Guest<'_> {
     (i64.store (i32.const 2048) (i64.const 0)) (i64.store (i32.const 2056) (i64.const 1))
     (i64.store (i32.const 2064) (local.get $after)) (i32.const 2048))
   (func $fail (param $text i32) (param $length i32) (result i32)
-    (i64.store (i32.const 2048) (i64.const 1)) (i32.store (i32.const 2056) (i32.const 0))
-    (i32.store (i32.const 2060) (local.get $text)) (i32.store (i32.const 2064) (local.get $length)) (i32.const 2048))
+    (i64.store (i32.const 2048) (i64.const 1)) (i64.store (i32.const 2056) (i64.const 0))
+    (i32.store (i32.const 2064) (local.get $text)) (i32.store (i32.const 2068) (local.get $length))
+    (i64.store (i32.const 2072) (i64.const 0)) (i32.const 2048))
+  (func $fail_after (param $text i32) (param $length i32) (param $after i64) (result i32)
+    (drop (call $fail (local.get $text) (local.get $length)))
+    (i64.store (i32.const 2072) (i64.const 1)) (i64.store (i32.const 2080) (local.get $after)) (i32.const 2048))
   {items}
   (func (export "describe") (result i32) {describe})
   (func (export "reconcile") (param $request i32) (result i32) {reconcile}))"#

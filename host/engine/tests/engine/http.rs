@@ -102,7 +102,9 @@ async fn an_errors_debug_string_is_one_short_line() {
         Ok(Response::new(frames(futures::stream::iter([Err(HttpError::Internal(long))]))))
     });
     let failure = Host::new().call(&guest, limits(), answer).await.unwrap().unwrap_err();
-    let wasm_operator_core::reconcile::Failure::Retryable(text) = failure else { panic!("{failure:?}") };
+    let wasm_operator_core::reconcile::Failure::Retryable { message: text, .. } = failure else {
+        panic!("{failure:?}")
+    };
     assert!(text.contains("details") && text.len() <= 1024 && !text.contains('\n'), "{text}");
 }
 

@@ -276,7 +276,23 @@ async fn a_failure_of_the_guest_is_no_error_of_the_engine_and_is_bounded() {
     };
     let component = Host::new().load(&guest.build()).await;
     let mut instance = instance(&component, Limits::default(), nothing()).await;
-    let Failure::Retryable(text) = instance.reconcile(&request()).await.unwrap().unwrap_err() else { panic!() };
-    assert!(text.starts_with("aaaa") && text.len() < 5000);
+    let Failure::Retryable { message, after: None } = instance.reconcile(&request()).await.unwrap().unwrap_err() else {
+        panic!()
+    };
+    assert!(message.starts_with("aaaa") && message.len() < 5000);
     assert!(instance.is_alive());
+}
+
+#[tokio::test]
+async fn a_failure_keeps_the_delay_that_the_guest_gave_it() {
+    for after in [0, 1_500, u64::MAX] {
+        let guest = Guest {
+            items: r#"(data (i32.const 16) "later")"#,
+            reconcile: &format!("(call $fail_after (i32.const 16) (i32.const 5) (i64.const {after}))"),
+            ..Guest::default()
+        };
+        let answer = Host::new().call(&guest.build(), Limits::default(), nothing()).await.unwrap();
+        let expected = Failure::Retryable { message: "later".to_owned(), after: Some(Duration::from_millis(after)) };
+        assert_eq!(answer, Err(expected));
+    }
 }

@@ -41,7 +41,7 @@ impl Health {
         Report::of("livez", &self.live).await
     }
 
-    /// Whether the host does its work.
+    /// Whether the host does its work, which takes an API server.
     pub(crate) async fn ready(&self) -> Report {
         Report::of("readyz", &self.ready).await
     }
@@ -60,8 +60,11 @@ impl HealthBuilder {
 
     /// Adds a condition of being ready; the error says what is missing.
     #[must_use]
-    pub(crate) fn ready(mut self, name: &'static str, check: impl Fn() -> Verdict + Send + Sync + 'static) -> Self {
-        self.ready.push((name, Box::new(move || Box::pin(std::future::ready(check())))));
+    pub(crate) fn ready<F>(mut self, name: &'static str, check: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Verdict> + Send + 'static,
+    {
+        self.ready.push((name, Box::new(move || Box::pin(check()))));
         self
     }
 
@@ -116,8 +119,8 @@ mod tests {
     #[tokio::test]
     async fn one_failure_fails_the_whole_and_is_named() {
         let health = Health::builder()
-            .ready("informers", || Err("`testresources` has not been listed yet".into()))
-            .ready("guests", || Ok("3 run, 1 cannot".into()))
+            .ready("informers", || async { Err("`testresources` has not been listed yet".into()) })
+            .ready("guests", || async { Ok("3 run, 1 cannot".into()) })
             .build();
         let report = health.ready().await;
         assert!(!report.is_good());

@@ -22,7 +22,8 @@ pub(crate) fn init_logging(format: LogFormat, filter: &str) -> anyhow::Result<()
     let filter = EnvFilter::builder()
         .parse(filter)
         .with_context(|| format!("`{filter}` is not a log level or filter; `info` or `info,guest=off` are"))?;
-    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A pipe that was closed at the other end must not end the host.
+    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let result = match format {
         LogFormat::Text => {
             let colours =

@@ -1,4 +1,4 @@
-//! The admin endpoint: `/livez`, `/readyz`, `/metrics`.
+//! The admin endpoint: `/livez`, `/readyz`, `/metrics`, `/guests/<name>/why`.
 //!
 //! Whoever can reach it may be slow or hostile. Each connection has a time to live and a bound on headers, their number has
 //! a cap, and when it is reached the oldest one goes, so that probes get through.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{RawQuery, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::health::{Health, Report};
+use crate::why::Why;
 
 /// Connections at once: a scraper, a probe and some people need ten.
 const MAX_CONNECTIONS: usize = 64;
@@ -43,6 +44,8 @@ pub(crate) struct Admin {
     pub(crate) registry: Arc<Registry>,
     /// The checks.
     pub(crate) health: Health,
+    /// Answers why a guest is in memory or asleep; None for a name that no guest has.
+    pub(crate) why: Arc<dyn Fn(&str) -> Option<Why> + Send + Sync>,
 }
 
 /// Serves until it is dropped.
@@ -51,6 +54,7 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/guests/{name}/why", get(why))
         .with_state(admin);
     let mut open: VecDeque<Connection> = VecDeque::new();
     loop {
@@ -108,6 +112,16 @@ fn report(report: &Report, query: Option<&str>) -> Response {
     (status, headers, report.text(verbose)).into_response()
 }
 
+async fn why(State(admin): State<Admin>, Path(name): Path<String>, RawQuery(query): RawQuery) -> Response {
+    let Some(why) = (admin.why)(&name) else {
+        return (StatusCode::NOT_FOUND, format!("there is no guest `{}`\n", name.escape_debug())).into_response();
+    };
+    if query.is_some_and(|query| query.split('&').any(|pair| pair == "output=json")) {
+        return axum::Json(why).into_response();
+    }
+    why.to_string().into_response()
+}
+
 async fn metrics(State(admin): State<Admin>) -> Response {
     let mut shown = String::new();
     match text::encode(&mut shown, &admin.registry) {
@@ -135,7 +149,10 @@ mod tests {
         super::super::metrics::Metrics::register(&mut registry);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        (address, tokio::spawn(serve(listener, Admin { registry: Arc::new(registry), health })))
+        (
+            address,
+            tokio::spawn(serve(listener, Admin { registry: Arc::new(registry), health, why: Arc::new(|_| None) })),
+        )
     }
 
     async fn ask(address: SocketAddr, request: &str) -> String {
@@ -153,7 +170,7 @@ mod tests {
     fn failing() -> Health {
         Health::builder()
             .live("loop", || async { Ok(String::new()) })
-            .ready("informers", || Err("not yet".into()))
+            .ready("informers", || async { Err("not yet".into()) })
             .build()
     }
 

@@ -7,6 +7,7 @@ mod output;
 mod rbac;
 mod run;
 mod validate;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,8 +36,14 @@ enum Command {
     Rbac(rbac::Rbac),
     /// Compile a component ahead of time; `run` starts this as a child process
     Compile(compile::Compile),
+    /// Ask a running host why a guest is in memory or asleep: what was learnt, which rule is in force, what it plans
+    Why(why::Why),
     /// Print the JSON schema of a guest in the configuration
-    Schema,
+    Schema {
+        /// In the form that a CustomResourceDefinition wants
+        #[arg(long)]
+        structural: bool,
+    },
 }
 
 /// Where compiled components are kept.
@@ -96,7 +103,15 @@ impl Cli {
             Command::Inspect(inspect) => inspect.execute(),
             Command::Rbac(rbac) => rbac.execute(),
             Command::Compile(compile) => compile.execute(),
-            Command::Schema => print(&wasm_operator_config::json_schema()).map(|()| ExitCode::SUCCESS),
+            Command::Why(why) => why.execute(),
+            Command::Schema { structural } => {
+                let schema = if structural {
+                    format!("{:#}\n", wasm_operator_config::structural_schema())
+                } else {
+                    wasm_operator_config::json_schema()
+                };
+                print(&schema).map(|()| ExitCode::SUCCESS)
+            }
         };
         result.unwrap_or_else(|error| {
             complain(&message(&error));

@@ -10,6 +10,7 @@ use clap::Args;
 use super::{CacheArgs, NamespaceArgs};
 use crate::admin::{LogFormat, init_logging};
 use crate::app::{self, Options};
+use wasm_operator_prediction_client::Client;
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
@@ -38,6 +39,22 @@ pub(super) struct Run {
     /// Seconds that running reconciles have to end at SIGTERM; less than the Pod's terminationGracePeriodSeconds
     #[arg(long, value_name = "SECONDS", default_value_t = 25, value_parser = clap::value_parser!(u64).range(0..=3600))]
     drain: u64,
+    /// Append to this file what wakes guests and when, for `wasm-operator-prediction evaluate`
+    #[arg(long, value_name = "FILE")]
+    record_wakes: Option<PathBuf>,
+    /// Bytes of memory of its own that the host may hold before idle guests are put to sleep early
+    /// [default: the control group's limit, if there is one]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    memory_budget: Option<u64>,
+    /// A prediction service that is asked about idle guests, such as `http://127.0.0.1:5000/prediction`
+    #[arg(long, value_name = "URL")]
+    prediction_service: Option<String>,
+    /// The service's function to ask for [default: the service chooses]
+    #[arg(long, value_name = "NAME", requires = "prediction_service")]
+    prediction_function: Option<String>,
+    /// Milliseconds that the service has for an answer
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    prediction_timeout: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,9 +74,28 @@ const HOST_THREADS: usize = 2;
 
 impl Run {
     pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
-        let Self { config, admin_listen, log_format, log_level, cache, namespace, threads, watch_silence, drain } =
-            self;
+        let Self {
+            config,
+            admin_listen,
+            log_format,
+            log_level,
+            cache,
+            namespace,
+            threads,
+            watch_silence,
+            drain,
+            record_wakes,
+            memory_budget,
+            prediction_service,
+            prediction_function,
+            prediction_timeout,
+        } = self;
         init_logging(log_format, &log_level)?;
+        let timeout = Duration::from_millis(prediction_timeout);
+        let prediction_service = prediction_service
+            .map(|url| Client::new(&url, prediction_function.as_deref(), timeout).map_err(|error| (url, error)))
+            .transpose()
+            .map_err(|(url, error)| anyhow::anyhow!("`--prediction-service {url}`: {error}"))?;
         let options = Options {
             config,
             cache_directory: cache.directory()?,
@@ -68,6 +104,9 @@ impl Run {
             threads: threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
             watch_silence: Duration::from_secs(watch_silence),
             drain: Duration::from_secs(drain),
+            record_wakes,
+            memory_budget,
+            prediction_service,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(HOST_THREADS)

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use clap::Parser;
+use harness::programs::{self, Objects, until_ticks};
 use harness::ring::Ring;
 use harness::{Context as _, Guest, Host, Latencies, Metrics, Result, Space, ensure, eventually};
 
@@ -39,6 +40,7 @@ async fn figures(space: &Space, arguments: &Arguments) -> Result<()> {
         mebibytes(empty(space).await?),
         "Rss of /proc/<pid>/smaps_rollup, ready and idle, host without a guest",
     );
+    timers(space, if arguments.quick { 6 } else { 12 }).await?;
     hops(space, FEW, laps, "few").await?;
     let (ring, host) = hops(space, MANY, if arguments.quick { 2 } else { 5 }, "many").await?;
     let anonymous = asleep(&ring, &host).await?;
@@ -46,7 +48,6 @@ async fn figures(space: &Space, arguments: &Arguments) -> Result<()> {
     requests(space, &ring, &host).await?;
     still(&ring, &host, quiet).await?;
     drop(host);
-    // Last: another host with guests of the same names takes over their roles.
     awake(space, &ring, anonymous).await
 }
 
@@ -71,6 +72,47 @@ async fn empty(space: &Space) -> Result<u64> {
     let host = space.host().named("empty").start().await?;
     host.until_ready().await?;
     settled(&host).await
+}
+
+/// How late timers wake sleeping guests. Each guest asks to be called again, so many times, after a time of its own.
+async fn timers(space: &Space, rounds: usize) -> Result<()> {
+    const GUESTS: usize = 10;
+    let name = |number: usize| format!("timer-{number}");
+    // Odd times, so that the guests are woken at different moments.
+    let after = |number: usize| Duration::from_millis(1_000 + 37 * number as u64);
+    let mut guests = Vec::new();
+    let mut objects = Vec::new();
+    for number in 0..GUESTS {
+        let namespace = space.namespace(&name(number)).await?;
+        guests.push(programs::guest(&name(number), "timer", &[&namespace]).idle_after("50ms"));
+        objects.push(Objects::new(space, &namespace, "timer"));
+    }
+    let host = space.host().named("timers").guests(guests).start().await?;
+    host.until_ready().await?;
+    for (number, objects) in objects.iter().enumerate() {
+        objects.write("one", &[("after", &after(number).as_millis().to_string())]).await?;
+    }
+    let mut late = Latencies::default();
+    for number in 0..GUESTS {
+        let ticks = until_ticks(host.log(), &name(number), rounds + 1).await?;
+        for (before, tick) in ticks.iter().zip(ticks.iter().skip(1)).take(rounds) {
+            let waited = Duration::from_micros(tick.at - before.at);
+            let lateness = waited.checked_sub(after(number)).with_context(|| format!("too early: {waited:?}"))?;
+            late.add(lateness);
+        }
+        let labels = [("guest", &*name(number)), ("reason", "timer")];
+        let woken = host.metrics().await?.sum("wasm_operator_guest_wakes_total", &labels);
+        ensure!(woken >= rounds as f64, "`{}` was awake at some of its timers: {woken} wakes", name(number));
+    }
+    show(
+        "requeue-after, guest asleep, late by",
+        late,
+        &format!(
+            "target: 10 ms at most. Time between two calls by the guest's own clock, less what it asked for: the end of \
+             the first call, the timer, the wake; {GUESTS} guests, {rounds} timers each"
+        ),
+    );
+    Ok(())
 }
 
 /// Hops with every guest asleep before each lap.
@@ -177,7 +219,7 @@ fn wakes(metrics: &Metrics) -> Result<()> {
             quantile(0.5).context("no reconciles")?,
             quantile(0.95).context("no reconciles")?
         ),
-        &format!("histogram {name}: instantiate, reconcile, one PATCH to the API server and its answer"),
+        &format!("histogram {name}: instantiate, reconcile, one PUT to the API server and its answer"),
     );
     Ok(())
 }
@@ -193,7 +235,7 @@ async fn requests(space: &Space, ring: &Ring<'_>, host: &Host) -> Result<()> {
     let count = eventually("all writes are in the audit log", async || {
         let events =
             audit.events(|event| event.is_complete() && users.iter().any(|user| user == event.acting_user()))?;
-        let writes = events.iter().filter(|event| event.verb == "patch").count();
+        let writes = events.iter().filter(|event| event.verb == "update").count();
         ensure!(writes >= hops, "{writes} writes");
         Ok((writes, events.len() - writes))
     })

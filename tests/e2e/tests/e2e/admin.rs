@@ -1,8 +1,9 @@
 //! The admin endpoint and the log.
 
-use harness::programs::{self, Objects};
+use harness::programs::{self, Objects, finished, until_reconcile};
 use harness::ring::Ring;
-use harness::{Result, ensure, test};
+use harness::{Host, OwnCluster, Result, ensure, test};
+use wasm_operator_devel::Options;
 
 /// What dashboards are built on: `kubernetes.md` and controller-runtime's own.
 const METRICS: &[&str] = &[
@@ -68,13 +69,65 @@ fn probes_answer_and_unknown_paths_do_not() -> Result<()> {
 }
 
 #[test]
+fn a_host_without_its_api_server_is_alive_and_not_ready() -> Result<()> {
+    test(async |space| {
+        let mut own = OwnCluster::start("readiness", Options::default().without_controller_manager()).await?;
+        let space = space.on(own.cluster()).await?;
+        let namespace = space.namespace("a").await?;
+        let host = space.host().guest(programs::guest("recorder", "recorder", &[&namespace])).start().await?;
+        host.until_ready().await?;
+        own.control_plane.stop_apiserver().await?;
+        let reason = not_ready(&host).await?;
+        assert!(reason.contains("[-]api-server failed: the API server has not answered for "), "{reason}");
+        assert!(reason.contains("[+]guests ok"), "the guests are not at fault: {reason}");
+        assert_eq!(host.get("/livez").await?.0, 200);
+        own.control_plane.start_apiserver().await?;
+        host.until_ready().await
+    })
+}
+
+#[test]
+fn a_host_that_drains_is_alive_and_not_ready() -> Result<()> {
+    test(async |space| {
+        let namespace = space.namespace("a").await?;
+        let mut host = space.host().guest(programs::guest("recorder", "recorder", &[&namespace])).start().await?;
+        host.until_ready().await?;
+        Objects::new(space, &namespace, "recorder").write("running", &[("sleep", "5000")]).await?;
+        until_reconcile(host.log(), "recorder", "the run", |_| true).await?;
+        host.terminate()?;
+        let reason = not_ready(&host).await?;
+        assert!(reason.contains("[-]shutdown failed: the host is stopping"), "{reason}");
+        assert_eq!(host.get("/livez").await?.0, 200);
+        assert!(finished(host.log(), "recorder").is_empty(), "the reconcile was not under way any more");
+        ensure!(host.wait().await?.success(), "the host did not end well");
+        assert_eq!(finished(host.log(), "recorder").len(), 1);
+        Ok(())
+    })
+}
+
+/// Waits until the host says that it is not ready, and why.
+async fn not_ready(host: &Host) -> Result<String> {
+    harness::eventually("the host is not ready", async || {
+        let (code, text) = host.get("/readyz").await?;
+        ensure!(code == 503, "{code}: {text}");
+        Ok(text)
+    })
+    .await
+}
+
+#[test]
 fn every_line_of_the_log_is_json_and_none_holds_a_credential() -> Result<()> {
     test(async |space| {
         let namespace = space.namespace("a").await?;
         let guest = programs::guest("recorder", "recorder", &[&namespace]);
         let mut host = space.host().guest(guest).argument("--log-level").argument("trace").start().await?;
         Objects::new(space, &namespace, "recorder").write_value("one", "1").await?;
-        host.log().wait("the guest's output", |line| line.field("target") == Some("guest")).await?;
+        let written = host.log().wait("the guest's output", |line| line.field("target") == Some("guest")).await?;
+        // wasmtime has spans of its own at this level.
+        assert_eq!(written.field("guest"), Some("recorder"), "{}", written.text());
+        assert_eq!(written.field("controller"), Some("recorder"), "{}", written.text());
+        assert_eq!(written.field("key"), Some(&*format!("{namespace}/one")), "{}", written.text());
+        ensure!(written.field("reconcile_id").is_some(), "no reconcile id in {}", written.text());
         host.terminate()?;
         ensure!(host.wait().await?.success(), "the host did not end well");
         let token = host.token()?;

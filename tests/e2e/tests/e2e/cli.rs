@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use harness::programs;
 use harness::ring::{self, Ring};
 use harness::{Context as _, Output, Result, command, component, ensure, logs_directory, output, test};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
@@ -109,7 +110,7 @@ fn inspect_shows_controllers_watches_imports_and_permissions() -> Result<()> {
         "in here",
         "generation",
         "wasi:http/outgoing-handler",
-        "patch",
+        "update",
         "there",
     ] {
         assert!(text.contains(word), "no `{word}` in:\n{text}");
@@ -134,18 +135,31 @@ fn commands_say_what_is_wrong_with_a_component() -> Result<()> {
     let directory = directory("broken-components")?;
     std::fs::write(directory.join("garbage.wasm"), b"garbage")?;
     std::fs::write(directory.join("module.wasm"), b"\0asm\x01\0\0\0")?;
+    let recorder = std::fs::read(component("recorder")?)?;
+    std::fs::write(directory.join("cut.wasm"), recorder.split_at(recorder.len() / 2).0)?;
     let (no_exports, wrong_version, looping) =
         (component("no_exports")?, component("wrong_version")?, component("endless_loop_in_describe")?);
     for (file, word) in [
         (Path::new("missing.wasm"), "missing.wasm"),
-        (Path::new("garbage.wasm"), "not WebAssembly"),
+        (Path::new("garbage.wasm"), "garbage.wasm` is not a WebAssembly component: it is a text file"),
         (Path::new("module.wasm"), "wasm32-wasip2"),
+        (Path::new("cut.wasm"), "cut off"),
         (&no_exports, "export"),
         (&wrong_version, "9.9.0"),
         (&looping, "describe"),
     ] {
         let output = run(&directory, &["inspect", file.to_str().unwrap_or_default()])?;
         assert!(output.code == 1 && output.stderr.contains(word), "{}: {output:?}", file.display());
+    }
+    // `compile` has no engine between the file and the parser.
+    for file in ["garbage.wasm", "module.wasm", "cut.wasm"] {
+        let output = run(&directory, &["compile", file, "-o", "out.cwasm"])?;
+        let sentence = format!("error: `{file}` is not a WebAssembly component: ");
+        assert!(output.code == 1 && output.stderr.starts_with(&sentence), "{output:?}");
+        assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
+        std::fs::write(directory.join("wasm_config.yaml"), format!("name: a\nwasm: ./{file}\n"))?;
+        let validated = run(&directory, &["validate"])?;
+        assert!(validated.stderr.contains("is not a WebAssembly component: "), "{validated:?}");
     }
     Ok(())
 }
@@ -164,7 +178,7 @@ fn compile_writes_code_that_is_not_taken_for_a_component() -> Result<()> {
     let wrong = run(&directory, &["compile", recorder, "wrong.cwasm", &"0".repeat(64)])?;
     assert!(wrong.code == 1 && !directory.join("wrong.cwasm").exists(), "{wrong:?}");
     let code = run(&directory, &["inspect", "out.cwasm"])?;
-    assert!(code.code == 1 && code.stderr.contains("not WebAssembly"), "{code:?}");
+    assert!(code.code == 1 && code.stderr.contains("it is compiled code"), "{code:?}");
     Ok(())
 }
 
@@ -243,12 +257,12 @@ fn the_rights_that_rbac_prints_are_enough_for_a_ring_and_no_more() -> Result<()>
         let [first, second] = ring.namespaces() else { harness::bail!("not two") };
         let guest = host.user_of("ring-0");
         for (user, verb, resource, namespace, expected) in [
-            (&*guest, "patch", ring::RESOURCE, second, true),
+            (&*guest, "update", ring::RESOURCE, second, true),
             (&*guest, "watch", ring::RESOURCE, first, true),
-            (&*guest, "patch", ring::RESOURCE, first, false),
+            (&*guest, "update", ring::RESOURCE, first, false),
             (&*guest, "delete", ring::RESOURCE, second, false),
             (host.user(), "watch", ring::RESOURCE, first, true),
-            (host.user(), "patch", ring::RESOURCE, second, false),
+            (host.user(), "update", ring::RESOURCE, second, false),
         ] {
             assert_eq!(
                 may(space, user, verb, ring::GROUP, resource, namespace).await?,
@@ -261,6 +275,26 @@ fn the_rights_that_rbac_prints_are_enough_for_a_ring_and_no_more() -> Result<()>
                 assert!(!may(space, host.user(), verb, "", resource, first).await?, "the host may {verb} {resource}");
             }
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn hosts_with_guests_of_the_same_name_keep_their_rights() -> Result<()> {
+    test(async |space| {
+        let namespace = space.namespace("a").await?;
+        let guest = |program: &str| programs::guest("guest", program, &[&namespace]);
+        let first = space.host().named("first").guest(guest("probe")).start().await?;
+        let objects = programs::Objects::new(space, &namespace, "probe");
+        objects.round_trip("object", "1").await?;
+        let second = space.host().named("second").guest(guest("recorder")).start().await?;
+        second.until_ready().await?;
+        for host in [&first, &second] {
+            for user in [host.user_of("guest"), host.user().to_owned()] {
+                assert!(may(space, &user, "watch", "", "configmaps", &namespace).await?, "{user}");
+            }
+        }
+        objects.round_trip("object", "2").await?;
         Ok(())
     })
 }

@@ -150,6 +150,45 @@ fn changes_that_the_server_has_forgotten_are_found_by_a_new_list() -> Result<()>
 }
 
 #[test]
+fn a_cluster_that_was_restored_from_a_backup_is_seen_as_it_is_now() -> Result<()> {
+    test(async |space| {
+        let mut own = OwnCluster::start("backup", Options::default().without_controller_manager()).await?;
+        let space = space.on(own.cluster()).await?;
+        let recorder = Recorder::new(&space, &["--watch-silence", "10"]).await?;
+        let backup = own.control_plane.back_up_etcd().await?;
+        let log = recorder.host.log().mark();
+        recorder.disturb().await?;
+        recorder.recovers(&log).await?;
+        // Far ahead of the backup, so that a resume does not find its version for a while.
+        for value in 0..50 {
+            recorder.objects.write_value("marker", &value.to_string()).await?;
+        }
+        until_reconcile(&log, "recorder", "the last change", |seen| seen.value.as_deref() == Some("49")).await?;
+        recorder.host.until_asleep("recorder").await?;
+
+        let log = recorder.host.log().mark();
+        own.control_plane.restore_etcd(&backup).await?;
+        for name in ["changed", "deleted"] {
+            until_reconcile(&log, "recorder", name, |seen| {
+                seen.key.ends_with(name) && seen.value.as_deref() == Some("before")
+            })
+            .await?;
+        }
+        for name in ["new", "marker"] {
+            let gone =
+                until_reconcile(&log, "recorder", name, |seen| seen.key.ends_with(name) && seen.uid.is_none()).await?;
+            assert_eq!(gone.deleted.len(), 1, "the tombstone: {gone:?}");
+        }
+        assert!(recorder.restarts("silent").await? >= 1.0, "it was noticed in another way than by the silence");
+        // The new history has lower versions than what was seen before it.
+        recorder.objects.write_value("changed", "after the restore").await?;
+        until_reconcile(&log, "recorder", "the change", |seen| seen.value.as_deref() == Some("after the restore"))
+            .await?;
+        recorder.host.until_ready().await
+    })
+}
+
+#[test]
 fn a_kind_may_come_late_vanish_and_come_back() -> Result<()> {
     test(async |space| {
         let own = OwnCluster::start("kind", Options::default().without_controller_manager()).await?;
@@ -213,7 +252,11 @@ fn a_host_that_starts_before_the_api_server_waits_for_it() -> Result<()> {
         let host =
             space.host().guest(programs::guest("recorder", "recorder", &[&namespace])).through(&proxy).start().await?;
         assert_eq!(host.get("/livez").await?.0, 200);
-        assert_eq!(host.get("/readyz").await?.0, 503);
+        let (code, reason) = host.get("/readyz").await?;
+        assert!(
+            code == 503 && reason.contains("[-]api-server failed: the API server has not been reached"),
+            "{reason}"
+        );
         proxy.pass();
         host.until_ready().await?;
         Objects::new(space, &namespace, "recorder").write_value("one", "1").await?;

@@ -15,11 +15,13 @@ async fn watches(space: &Space, host: &Host, resource: &str, metric: &str) -> Re
 fn a_hundred_guests_on_one_kind_share_one_upstream_watch() -> Result<()> {
     test(async |space| {
         let ring = Ring::new(space, 100).await?;
-        let host = space.host().guests(ring.guests()).watching_everywhere().start().await?;
+        let guests = ring.guests().into_iter().map(|guest| guest.idle_after("50ms"));
+        let host = space.host().guests(guests).watching_everywhere().start().await?;
         ring.lap(1).await?;
         assert_eq!(watches(space, &host, ring::RESOURCE, "testresources.ring.wasm-operator.dev").await?, (1, 1.0));
         let subscribers = host.metrics().await?.sum("wasm_operator_watch_subscribers", &[]);
-        assert_eq!(subscribers, 100.0);
+        // Each watches the namespace before it and reads the one after it.
+        assert_eq!(subscribers, 200.0);
         host.until_all_asleep(ring.names()).await?;
         Ok(())
     })

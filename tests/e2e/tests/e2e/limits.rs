@@ -1,7 +1,12 @@
 //! Limits of well-meaning guests. What hostile ones do is in `misbehaving`.
 
 use harness::programs::{self, Objects, reconciles, until_reconcile};
-use harness::{LogLine, Result, ensure, test};
+use harness::{Context as _, LogLine, Result, Space, ensure, eventually, test};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{ListParams, PostParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
 
 #[test]
 fn a_reconcile_that_takes_too_long_is_ended_and_tried_again() -> Result<()> {
@@ -85,6 +90,75 @@ fn the_memory_limit_holds_for_those_beyond_it_only() -> Result<()> {
         assert_eq!(host.metrics().await?.sum("wasm_operator_guest_traps_total", &[("guest", "below")]), 0.0);
         Ok(())
     })
+}
+
+#[test]
+fn a_guest_that_breaks_a_limit_is_reported_once_on_the_hosts_pod() -> Result<()> {
+    test(async |space| {
+        let (namespace, own) = (space.namespace("a").await?, space.namespace("host").await?);
+        let pod = pod(space, &own).await?;
+        let pod_environment = [("POD_NAME", &*pod.name_any()), ("POD_NAMESPACE", &own), ("POD_UID", &uid(&pod)?)]
+            .map(|(name, value)| format!("{name}={value}"));
+        let bomb = programs::guest("bomb", "memory_bomb", &[&namespace]).limit("memoryBytes", 32 << 20);
+        let slow = programs::guest("slow", "recorder", &[&namespace]).limit("reconcileMilliseconds", 100);
+        let host = space
+            .host()
+            .guests([bomb, slow])
+            .launched_by(["/usr/bin/env".to_owned()].into_iter().chain(pod_environment))
+            .start()
+            .await?;
+        Objects::new(space, &namespace, "memory_bomb").write_value("object", "1").await?;
+        Objects::new(space, &namespace, "recorder").write("object", &[("sleep", "20000")]).await?;
+        eventually("each guest has broken its limit three times", async || {
+            let metrics = host.metrics().await?;
+            for guest in ["bomb", "slow"] {
+                let times = metrics.sum("wasm_operator_guest_traps_total", &[("guest", guest)]);
+                ensure!(times >= 3.0, "`{guest}`: {times}");
+            }
+            Ok(())
+        })
+        .await?;
+        let events: Api<Event> = Api::namespaced(space.client(), &own);
+        let uid = uid(&pod)?;
+        let seen = eventually("both are reported", async || {
+            let mut seen = events.list(&ListParams::default()).await?.items;
+            seen.retain(|event| event.regarding.as_ref().is_some_and(|pod| pod.uid.as_ref() == Some(&uid)));
+            ensure!(seen.len() >= 2, "{seen:?}");
+            Ok(seen)
+        })
+        .await?;
+        let mut notes: Vec<_> = seen.iter().filter_map(|event| event.note.as_deref()).collect();
+        notes.sort_unstable();
+        assert_eq!(
+            notes,
+            [
+                "guest `bomb` broke off and is started again after a pause: it used more than 33554432 bytes of linear \
+                 memory (`limits.memoryBytes`)",
+                "guest `slow` broke off and is started again after a pause: it used more than 100 ms of wall time in one \
+                 call (`limits.reconcileMilliseconds`)",
+            ],
+            "one Event for each, however often it happens"
+        );
+        for event in &seen {
+            assert_eq!((event.reason.as_deref(), event.type_.as_deref()), (Some("GuestBroken"), Some("Warning")));
+            assert_eq!(event.reporting_controller.as_deref(), Some("wasm-operator.dev/host"));
+        }
+        Ok(())
+    })
+}
+
+/// A Pod as the host's Deployment has it. No kubelet runs it: the host of the test says that it is its own.
+async fn pod(space: &Space, namespace: &str) -> Result<Pod> {
+    harness::service_account_token(&space.client(), namespace, "wasm-operator").await?;
+    let pod = serde_json::from_value(json!({
+        "metadata": { "name": "wasm-operator-0" },
+        "spec": { "serviceAccountName": "wasm-operator", "containers": [{ "name": "wasm-operator", "image": "wasm-operator" }] },
+    }))?;
+    Ok(Api::namespaced(space.client(), namespace).create(&PostParams::default(), &pod).await?)
+}
+
+fn uid(pod: &Pod) -> Result<String> {
+    pod.uid().context("a Pod without a uid")
 }
 
 #[test]

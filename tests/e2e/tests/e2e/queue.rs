@@ -96,6 +96,39 @@ fn a_failed_reconcile_is_retried_with_growing_waits_until_it_succeeds() -> Resul
 }
 
 #[test]
+fn a_failure_with_a_delay_of_its_own_is_an_error_and_is_tried_again_after_that_delay() -> Result<()> {
+    test(async |space| {
+        let namespace = space.namespace("a").await?;
+        let host = space.host().guest(programs::guest("recorder", "recorder", &[&namespace])).start().await?;
+        host.until_ready().await?;
+        let objects = Objects::new(space, &namespace, "recorder");
+        objects.write("one", &[("answer", "retryable"), ("after", "400")]).await?;
+        until_reconcile(host.log(), "recorder", "the fourth attempt", |seen| seen.attempt == 3).await?;
+        let runs = reconciles(host.log(), "recorder");
+        for (before, run) in runs.iter().zip(&runs[1..]) {
+            // The host's own backoff of these attempts is 5 to 20 ms.
+            let waited = Duration::from_micros(run.at - before.at);
+            assert!(waited >= Duration::from_millis(399) && run.cause == "retry", "{waited:?}, {}", run.cause);
+        }
+        let counted = |metrics: &harness::Metrics, result: &str| {
+            metrics.sum("controller_runtime_reconcile_total", &[("controller", "recorder"), ("result", result)])
+        };
+        let metrics = host.metrics().await?;
+        assert!(metrics.sum("controller_runtime_reconcile_errors_total", &[("controller", "recorder")]) >= 3.0);
+        assert_eq!((counted(&metrics, "success"), counted(&metrics, "requeue_after")), (0.0, 0.0));
+
+        // A change does not wait for the delay.
+        objects.write("one", &[("answer", "retryable"), ("after", "3600000"), ("value", "later")]).await?;
+        let is = |value: &'static str| move |seen: &programs::Reconcile| seen.value.as_deref() == Some(value);
+        until_reconcile(host.log(), "recorder", "the change", is("later")).await?;
+        objects.write("one", &[("value", "good")]).await?;
+        let good = until_reconcile(host.log(), "recorder", "the next change", is("good")).await?;
+        assert_eq!(good.cause, "change");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_terminal_failure_is_reported_and_waits_for_a_change() -> Result<()> {
     test(async |space| {
         let namespace = space.namespace("a").await?;

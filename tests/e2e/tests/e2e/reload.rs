@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use harness::programs::{self, Objects, finished, reconciles, until_finished, until_reconcile};
-use harness::{Guest, Host, LogLine, Result, Space, component, documents, ensure, eventually, test};
+use harness::{Guest, Host, LogLine, Proxy, Result, Space, component, documents, ensure, eventually, test};
+use serde_json::json;
 
 /// The watches of the host, by the API server's id of the request: the same before and after means that nobody was disturbed.
 async fn open_watches(space: &Space, host: &Host, resource: &str) -> Result<Vec<String>> {
@@ -124,6 +125,77 @@ fn running_reconciles_finish_and_queued_keys_survive_a_change() -> Result<()> {
                 "{seen:?} did not wait for the running one"
             );
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_change_of_scheduling_takes_effect_at_once_and_leaves_a_replacement_in_preparation_alone() -> Result<()> {
+    test(async |space| {
+        let (one, two) = (space.namespace("one").await?, space.namespace("two").await?);
+        let proxy = Proxy::start(space.cluster().server()?).await?;
+        let guest = |namespace: &str| programs::guest("guest", "recorder", &[namespace]);
+        let mut host = space.host().guest(guest(&one)).through(&proxy).start().await?;
+        sees(&host, "guest", &Objects::new(space, &one, "recorder"), "1").await?;
+
+        // The replacement waits for the API server to confirm its identity.
+        proxy.refuse();
+        let log = host.log().mark();
+        host.configure(&[guest(&two)]).await?;
+        log.wait("the replacement waits", |line| line.is_of("guest") && line.text().contains("cannot prepare")).await?;
+        host.configure(&[guest(&two).set("concurrency", 3).set("weight", 7)]).await?;
+        eventually("the concurrency is changed", async || {
+            let metrics = host.metrics().await?;
+            let now = metrics.sum("controller_runtime_max_concurrent_reconciles", &[("controller", "guest")]);
+            ensure!(now == 3.0, "{now}");
+            Ok(())
+        })
+        .await?;
+        let later = Objects::new(space, &two, "recorder");
+        later.write_value("object", "2").await?;
+        proxy.pass();
+        until_reconcile(&log, "guest", "the replacement has taken over", |seen| seen.key.starts_with(&two)).await?;
+        sees(&host, "guest", &later, "3").await
+    })
+}
+
+#[test]
+fn the_series_of_a_guests_requests_go_with_it_and_come_back_with_it() -> Result<()> {
+    const SERIES: [&str; 2] = ["wasm_operator_api_calls_total", "wasm_operator_api_denied_total"];
+    test(async |space| {
+        let namespace = space.namespace("a").await?;
+        let stays = programs::guest("stays", "requester", &[&namespace]).env("ANSWERS", "log");
+        let goes = programs::guest("goes", "requester", &[&namespace]).env("ANSWERS", "log");
+        let mut host = space.host().guests([stays.clone(), goes.clone()]).start().await?;
+        let objects = Objects::new(space, &namespace, "requester");
+        let requests = [
+            json!({ "method": "GET", "path": format!("/api/v1/namespaces/{namespace}/configmaps") }),
+            json!({ "method": "GET", "path": format!("/api/v1/namespaces/{namespace}/secrets") }),
+        ];
+        let counted = async |host: &Host, guest: &str| -> Result<[usize; 2]> {
+            let metrics = host.metrics().await?;
+            Ok(SERIES.map(|name| metrics.labels(name).filter(|labels| labels["guest"] == guest).count()))
+        };
+        for guest in ["stays", "goes"] {
+            programs::answers(host.log(), guest, &objects, guest, &requests).await?;
+        }
+        for guest in ["stays", "goes"] {
+            let count = counted(&host, guest).await?;
+            assert!(count[0] >= 2 && count[1] == 1, "`{guest}`: {count:?}");
+        }
+
+        host.configure(&[stays.clone()]).await?;
+        eventually("the metrics forget the guest", async || {
+            let count = counted(&host, "goes").await?;
+            ensure!(count == [0, 0], "{count:?}");
+            Ok(())
+        })
+        .await?;
+        assert!(counted(&host, "stays").await?[1] == 1, "another guest's series are gone");
+
+        host.configure(&[stays, goes]).await?;
+        programs::answers(host.log(), "goes", &objects, "again", &requests).await?;
+        assert!(counted(&host, "goes").await?[1] == 1, "it is not counted again");
         Ok(())
     })
 }

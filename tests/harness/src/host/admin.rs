@@ -12,19 +12,22 @@ use crate::metrics::Metrics;
 
 /// An HTTP client of one address. kube's client is the one that we have; nothing in this use of it is Kubernetes.
 #[derive(Clone)]
-pub(crate) struct Admin(Client);
+pub(crate) struct Admin {
+    client: Client,
+    pub(crate) address: SocketAddr,
+}
 
 impl Admin {
     pub(crate) fn new(address: SocketAddr) -> Result<Self> {
         let mut config = Config::new(format!("http://{address}").parse()?);
         config.default_retry = false;
-        Ok(Self(Client::try_from(config)?))
+        Ok(Self { client: Client::try_from(config)?, address })
     }
 
     /// Status and body.
     pub(crate) async fn get(&self, path: &str) -> Result<(u16, String)> {
         let response =
-            self.0.send(Request::get(path).body(Body::empty())?).await.with_context(|| format!("GET {path}"))?;
+            self.client.send(Request::get(path).body(Body::empty())?).await.with_context(|| format!("GET {path}"))?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.with_context(|| format!("the body of GET {path}"))?.to_bytes();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))

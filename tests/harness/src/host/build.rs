@@ -25,6 +25,7 @@ pub struct HostBuilder<'a> {
     server: Option<SocketAddr>,
     cache: Option<PathBuf>,
     arguments: Vec<String>,
+    launcher: Vec<String>,
     rbac_arguments: Vec<String>,
     rights: bool,
     denied: Vec<(String, String)>,
@@ -39,6 +40,7 @@ impl<'a> HostBuilder<'a> {
             server: None,
             cache: None,
             arguments: Vec::new(),
+            launcher: Vec::new(),
             rbac_arguments: Vec::new(),
             rights: true,
             denied: Vec::new(),
@@ -81,6 +83,12 @@ impl<'a> HostBuilder<'a> {
         self
     }
 
+    /// Starts the host by a command that executes what follows it, such as `env`.
+    pub fn launched_by(mut self, words: impl IntoIterator<Item = String>) -> Self {
+        self.launcher.extend(words);
+        self
+    }
+
     /// Lets the host itself list and watch cluster-wide what its guests watch in some namespaces.
     pub fn watching_everywhere(self) -> Self {
         self.rbac_argument("--cluster-wide-watches")
@@ -106,6 +114,13 @@ impl<'a> HostBuilder<'a> {
 
     /// Writes the configuration, gives the host an account with the rights for it, and starts it. Returns when its admin endpoint answers.
     pub async fn start(self) -> Result<Host> {
+        let mut host = self.prepare().await?;
+        host.start().await?;
+        Ok(host)
+    }
+
+    /// Does everything that comes before the start, compiling the components included.
+    pub async fn prepare(self) -> Result<Host> {
         let space = self.space;
         let namespace = space.namespace(&self.name).await?;
         let directory = space.directory().join(&self.name);
@@ -126,6 +141,7 @@ impl<'a> HostBuilder<'a> {
             kubeconfig,
             cache,
             arguments: self.arguments,
+            launcher: self.launcher,
             denied: self.denied,
             rbac_arguments: self.rbac_arguments,
         };
@@ -136,7 +152,6 @@ impl<'a> HostBuilder<'a> {
         } else {
             host.write_config(&text)?;
         }
-        host.start().await?;
         Ok(host)
     }
 }

@@ -17,8 +17,15 @@ pub struct Output {
 
 /// The host binary with these arguments and an environment that does not know any cluster.
 pub fn command(arguments: &[&str]) -> Result<Command> {
-    let mut command = Command::new(crate::program()?);
-    command.args(arguments).env_clear().stdin(Stdio::null());
+    launched_command(&[], arguments)
+}
+
+/// [`command`], started by a command that executes what follows it.
+pub(crate) fn launched_command(launcher: &[String], arguments: &[&str]) -> Result<Command> {
+    let program = crate::program()?.into_os_string();
+    let mut words = launcher.iter().map(Into::into).chain([program]);
+    let mut command = Command::new(words.next().context("a command without a program")?);
+    command.args(words).args(arguments).env_clear().stdin(Stdio::null());
     Ok(command)
 }
 

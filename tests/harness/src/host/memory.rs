@@ -12,6 +12,8 @@ const TICKS_PER_SECOND: u64 = 100;
 pub struct Memory {
     /// Pages in memory, shared ones included.
     pub resident: u64,
+    /// The same, with each shared page divided by the number of processes that map it.
+    pub proportional: u64,
     /// Of these, pages that no file backs.
     pub anonymous: u64,
 }
@@ -25,7 +27,7 @@ pub fn memory_of(pid: u32) -> Result<Memory> {
         line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
             .with_context(|| format!("no `{name}` in `{path}`"))
     };
-    Ok(Memory { resident: value("Rss")?, anonymous: value("Anonymous")? })
+    Ok(Memory { resident: value("Rss")?, proportional: value("Pss")?, anonymous: value("Anonymous")? })
 }
 
 /// CPU time that a process has used, in user and kernel mode.

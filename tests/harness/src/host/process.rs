@@ -10,7 +10,7 @@ use kube::Client;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::admin::Admin;
-use super::command::command;
+use super::command::launched_command;
 use super::memory::{Memory, cpu_of, memory_of};
 use super::rbac::Rights;
 use crate::config::{Guest, documents};
@@ -27,6 +27,8 @@ pub(crate) struct Setup {
     pub(crate) kubeconfig: PathBuf,
     pub(crate) cache: PathBuf,
     pub(crate) arguments: Vec<String>,
+    /// Before the program's own path.
+    pub(crate) launcher: Vec<String>,
     /// Accounts of guests, and namespaces where they get no role.
     pub(crate) denied: Vec<(String, String)>,
     pub(crate) rbac_arguments: Vec<String>,
@@ -55,7 +57,7 @@ impl Host {
     pub async fn start(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the host runs already");
         let log = self.log.mark();
-        let mut command = command(&["run"])?;
+        let mut command = launched_command(&self.setup.launcher, &["run"])?;
         command
             .arg(&self.setup.config)
             .args(["--admin-listen", "127.0.0.1:0", "--log-format", "json", "--host-namespace", &self.setup.namespace])
@@ -138,7 +140,7 @@ impl Host {
         let next = self.setup.config.with_extension("next.yaml");
         std::fs::write(&next, text)?;
         let Setup { cache, namespace, rbac_arguments, .. } = &self.setup;
-        let rights = Rights::of(&next, cache, namespace, rbac_arguments, namespace)?;
+        let rights = Rights::of(&next, cache, namespace, rbac_arguments)?;
         self.rights =
             self.setup.denied.iter().fold(rights, |rights, (account, namespace)| rights.denying(account, namespace));
         self.rights.apply(&self.setup.client).await?;
@@ -188,6 +190,11 @@ impl Host {
     pub fn assert_alive(&mut self) -> Result<()> {
         let status = self.process.as_mut().context("the host does not run")?.child.try_wait()?;
         status.map_or(Ok(()), |status| bail!("the host ended: {status}"))
+    }
+
+    /// Where the admin endpoint listens.
+    pub fn admin_address(&self) -> Result<String> {
+        Ok(self.admin()?.address.to_string())
     }
 
     /// Status and body of a path of the admin endpoint.

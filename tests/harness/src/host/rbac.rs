@@ -15,32 +15,19 @@ use super::command::{command, output};
 pub(crate) struct Rights(Vec<DynamicObject>);
 
 impl Rights {
-    /// What the binary prints. `suffix` is put behind the names of what is not namespaced, because several hosts with guests of the same name run in one
-    /// cluster here.
-    pub(crate) fn of(
-        config: &Path,
-        cache: &Path,
-        host_namespace: &str,
-        arguments: &[String],
-        suffix: &str,
-    ) -> Result<Self> {
+    /// What the binary prints.
+    pub(crate) fn of(config: &Path, cache: &Path, host_namespace: &str, arguments: &[String]) -> Result<Self> {
         let mut command = command(&["rbac", "--host-namespace", host_namespace])?;
         command.arg(config).arg("--cache-dir").arg(cache).args(arguments);
-        Self::parse(&output(command)?.success().context("`wasm-operator rbac`")?, suffix)
+        Self::parse(&output(command)?.success().context("`wasm-operator rbac`")?)
     }
 
-    fn parse(text: &str, suffix: &str) -> Result<Self> {
+    fn parse(text: &str) -> Result<Self> {
         let documents: Vec<Value> = serde_saphyr::from_multiple(text).context("the output of `wasm-operator rbac`")?;
-        let objects = documents.into_iter().filter(|document| !document.is_null()).map(|mut document| {
-            let kind = document.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
-            if kind.starts_with("ClusterRole") {
-                rename(&mut document, "/metadata/name", suffix);
-            }
-            if document.pointer("/roleRef/kind").and_then(Value::as_str) == Some("ClusterRole") {
-                rename(&mut document, "/roleRef/name", suffix);
-            }
-            serde_json::from_value(document).context("an object of `wasm-operator rbac`")
-        });
+        let objects = documents
+            .into_iter()
+            .filter(|document| !document.is_null())
+            .map(|document| serde_json::from_value(document).context("an object of `wasm-operator rbac`"));
         Ok(Self(objects.collect::<Result<_>>()?))
     }
 
@@ -85,11 +72,4 @@ fn api(client: &Client, object: &DynamicObject) -> Result<Api<DynamicObject>> {
         Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
     })
-}
-
-fn rename(document: &mut Value, pointer: &str, suffix: &str) {
-    if let Some(Value::String(name)) = document.pointer_mut(pointer) {
-        name.push(':');
-        name.push_str(suffix);
-    }
 }

@@ -83,7 +83,7 @@ impl Cluster {
             None => print(
                 "The cluster is not ours, so the CRD, the namespaces and the roles stay. To remove them, delete the CRD \
                 `testresources.ring.wasm-operator.dev`, the namespaces `ring-*` and \
-                `wasm-operator`, and the ClusterRole and ClusterRoleBinding `wasm-operator-watch`.",
+                `wasm-operator`, and the ClusterRole and ClusterRoleBinding `wasm-operator:wasm-operator:watch`.",
             )?,
         }
         Ok(())

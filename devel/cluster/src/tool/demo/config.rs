@@ -49,7 +49,7 @@ fn ring(guests: u16, wasm: &Path) -> String {
         // Writing to a string cannot fail.
         let _ = write!(
             documents,
-            "---\nname: {from}\nwasm: {wasm:?}\npermissions: as-requested\n\
+            "---\nname: {from}\nwasm: {wasm:?}\npermissions: as-requested\nsleep: {{mode: Fixed, idleAfter: 1s}}\n\
              env:\n  - {{name: IN_NAMESPACE, value: {from}}}\n  - {{name: OUT_NAMESPACE, value: {to}}}\n"
         );
     }

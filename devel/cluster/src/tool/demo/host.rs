@@ -70,11 +70,15 @@ impl Host {
         std::fs::create_dir_all(&directory).with_context(|| format!("cannot make the directory `{DIRECTORY}`"))?;
         let log = directory.join("wasm-operator.log");
         let _ = std::fs::remove_file(&log);
+        // Each demo grants anew what the guests ask for, with the roles that it has just applied: a guest under development
+        // asks for something else every time.
+        let cache = directory.join("cache");
+        let _ = std::fs::remove_dir_all(cache.join("approvals"));
         let address = format!("127.0.0.1:{}", free_port().context("no free port")?);
         let mut command = program(kubeconfig);
         command
             .args(["run", "--admin-listen", &address, "--host-namespace", HOST_NAMESPACE, "--cache-dir"])
-            .arg(directory.join("cache"))
+            .arg(cache)
             .arg(config.path());
         let process = Component::start_command("wasm-operator", command, &log)?;
         let mut host = Self { process, admin: http_client(&format!("http://{address}"))?, _config: config };

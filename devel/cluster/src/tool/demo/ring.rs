@@ -81,7 +81,7 @@ impl Ring {
     pub(super) async fn lap(&self) -> Result<Lap> {
         let before = self.all().list(&ListParams::default()).await.context("cannot list the ring's objects")?;
         let version = before.metadata.resource_version.clone().unwrap_or_default();
-        // The API server refuses nonces that go back.
+        // A guest writes nothing over a larger nonce.
         let nonce = before.items.iter().filter_map(nonce_of).max().unwrap_or_default() + 1;
         let events = self.all().watch(&WatchParams::default(), &version).await.context("cannot watch the ring")?;
         let mut events = std::pin::pin!(events);

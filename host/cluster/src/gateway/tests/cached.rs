@@ -80,6 +80,52 @@ async fn what_the_cache_cannot_answer_is_forwarded_without_a_version() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cache_of_selected_objects_answers_with_those_and_denies_none() {
+    let world = World::selecting("app=x", |received| {
+        if received.path.contains("labelSelector") { ok(r#"{"items":[]}"#) } else { ok(map("y", "v", 50, "upstream")) }
+    });
+    let labelled = map("x", "u", 40, "cached").replace(r#""metadata":{"#, r#""metadata":{"labels":{"app":"x"},"#);
+    world.cache.set(40, &[labelled]);
+    assert_eq!(world.read(&format!("{MAP}?resourceVersion=0")).await.1["data"]["d"], "cached");
+    let (_, list) = world.read(&format!("{MAPS}?resourceVersion=0&labelSelector=app%3Dx")).await;
+    assert_eq!(list["items"].as_array().unwrap().len(), 1);
+    assert!(world.server.received().is_empty());
+    assert_eq!(world.read(&format!("{MAPS}/y?resourceVersion=0")).await.1["data"]["d"], "upstream");
+    world.read(&format!("{MAPS}?resourceVersion=0")).await;
+    world.read(&format!("{MAPS}?resourceVersion=0&labelSelector=app%3Dy")).await;
+    let paths: Vec<_> = world.server.received().into_iter().map(|received| received.path).collect();
+    assert_eq!(paths, [format!("{MAPS}/y"), MAPS.to_owned(), format!("{MAPS}?labelSelector=app%3Dy")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_own_write_is_awaited_by_a_cache_of_selected_objects_and_what_left_it_is_read_upstream() {
+    let world = World::selecting("app=x", |received| {
+        ok(map("x", "u", 50, if received.method == "PUT" { "" } else { "upstream" }))
+    });
+    world.cache.set(40, &[map("x", "u", 40, "old")]);
+    world.send(request("PUT", MAP, "{}")).await;
+    let cache = world.cache.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        cache.set(50, &[]);
+    });
+    let started = Instant::now();
+    assert_eq!(world.read(&format!("{MAP}?resourceVersion=0")).await.1["data"]["d"], "upstream");
+    assert_eq!(started.elapsed(), Duration::from_millis(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_was_deleted_is_not_denied_by_a_cache_of_selected_objects() {
+    let world = World::selecting("app=x", |received| match received.method.as_str() {
+        "DELETE" => ok(r#"{"kind":"Status","status":"Success","details":{"name":"x","uid":"u"}}"#),
+        _ => ok(map("x", "w", 60, "successor")),
+    });
+    world.cache.set(40, &[map("x", "u", 40, "old")]);
+    world.send(request("DELETE", MAP, "{}")).await;
+    assert_eq!(world.read(&format!("{MAP}?resourceVersion=0")).await.1["data"]["d"], "successor");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cached_read_waits_for_the_echo_of_the_guests_own_write() {
     let world = World::new(|received| match received.method.as_str() {
         "PUT" => ok(map("x", "u", 50, "new")),

@@ -94,6 +94,7 @@ impl Server {
 /// A cache that the test fills.
 struct FakeCache {
     resource: Resource,
+    label_selector: &'static str,
     state: Mutex<FakeState>,
     moved: watch::Sender<u64>,
 }
@@ -124,7 +125,7 @@ impl Cache for FakeRef {
         None
     }
     fn selectors(&self) -> (&str, &str) {
-        ("", "")
+        (self.0.label_selector, "")
     }
     fn representation(&self) -> Representation {
         Representation::Full
@@ -171,14 +172,14 @@ impl Snapshot for FakeState {
 }
 
 impl FakeCache {
-    fn maps() -> Arc<Self> {
+    fn maps(label_selector: &'static str) -> Arc<Self> {
         let resource = Resource {
             group: String::new(),
             version: "v1".into(),
             kind: "ConfigMap".into(),
             plural: "configmaps".into(),
         };
-        Arc::new(Self { resource, state: Mutex::default(), moved: watch::channel(0).0 })
+        Arc::new(Self { resource, label_selector, state: Mutex::default(), moved: watch::channel(0).0 })
     }
 
     fn set(&self, position: u64, objects: &[String]) {
@@ -240,8 +241,20 @@ impl World {
     }
 
     fn with(access: GuestAccess, handler: impl FnMut(&Received) -> Reply + Send + 'static) -> Self {
+        Self::with_cache(FakeCache::maps(""), access, handler)
+    }
+
+    /// With a cache of the objects that a selector selects.
+    fn selecting(label_selector: &'static str, handler: impl FnMut(&Received) -> Reply + Send + 'static) -> Self {
+        Self::with_cache(FakeCache::maps(label_selector), access("ring"), handler)
+    }
+
+    fn with_cache(
+        cache: Arc<FakeCache>,
+        access: GuestAccess,
+        handler: impl FnMut(&Received) -> Reply + Send + 'static,
+    ) -> Self {
         let server = Server::new(handler);
-        let cache = FakeCache::maps();
         let metrics = GatewayMetrics::default();
         let gateway = Gateway::new(
             server.client.clone(),

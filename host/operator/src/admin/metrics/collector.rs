@@ -8,24 +8,14 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
-use wasm_operator_core::dispatch::{Priority, State};
+use wasm_operator_core::dispatch::{Priority, Tally};
 
 use super::guest::GuestNumbers;
 use super::histogram::{Histogram, Reading};
 use super::{Current, Metrics};
+use crate::why::word;
 
 const STATES: [&str; 6] = ["loading", "cold", "dormant", "awake", "failed", "suspended"];
-
-fn word(state: State) -> &'static str {
-    match state {
-        State::Loading => "loading",
-        State::Cold => "cold",
-        State::Dormant => "dormant",
-        State::Awake => "awake",
-        State::Failed { .. } => "failed",
-        State::Suspended => "suspended",
-    }
-}
 
 pub(super) struct Guests(pub(super) Metrics);
 
@@ -144,8 +134,12 @@ fn work_queue(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &
     for guest in current {
         counter(&mut family, &labels(&guest.guest), guest.snapshot.adds)?;
     }
-    let mut family =
-        encoder.encode_descriptor("workqueue_retries", "Keys that were given a backoff", None, MetricType::Counter)?;
+    let mut family = encoder.encode_descriptor(
+        "workqueue_retries",
+        "Keys that failed and were queued for another attempt",
+        None,
+        MetricType::Counter,
+    )?;
     for guest in current {
         counter(&mut family, &labels(&guest.guest), guest.snapshot.retries)?;
     }
@@ -210,6 +204,28 @@ fn life(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &[Curre
     )?;
     for guest in current {
         counter_seconds(&mut family, &[("guest", &*guest.guest)], guest.snapshot.resident.as_secs_f64())?;
+    }
+    let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_prediction",
+        "Events that found a guest in memory (hit) or had to wake it (miss), and times that it was made ready for nothing (wasted)",
+        None,
+        MetricType::Counter,
+    )?;
+    for guest in current.iter().filter(|guest| guest.snapshot.predicted != Tally::default()) {
+        let Tally { hits, misses, wasted, .. } = guest.snapshot.predicted;
+        for (outcome, count) in [("hit", hits), ("miss", misses), ("wasted", wasted)] {
+            counter(&mut family, &[("guest", &*guest.guest), ("outcome", outcome)], count)?;
+        }
+    }
+    let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_delay_saved_seconds",
+        "Delay that events were saved by finding a guest in memory",
+        None,
+        MetricType::Counter,
+    )?;
+    for guest in current.iter().filter(|guest| guest.snapshot.predicted != Tally::default()) {
+        let saved = guest.snapshot.predicted.delay_saved.as_secs_f64();
+        counter_seconds(&mut family, &[("guest", &*guest.guest)], saved)?;
     }
     let mut family = encoder.encode_descriptor(
         "wasm_operator_guest_memory_bytes",

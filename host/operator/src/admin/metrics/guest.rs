@@ -42,18 +42,18 @@ impl<const N: usize> Counts<N> {
 }
 
 const RESULTS: [&str; 4] = ["error", "requeue", "requeue_after", "success"];
-const WAKE_REASONS: [&str; 2] = ["event", "timer"];
-const SLEEP_REASONS: [&str; 3] = ["idle", "failed", "suspended"];
+const WAKE_REASONS: [&str; 3] = ["event", "timer", "predicted"];
+const SLEEP_REASONS: [&str; 4] = ["idle", "failed", "suspended", "pressure"];
 
 #[derive(Debug)]
 pub(super) struct GuestNumbers {
     pub(super) reconciles: Counts<4>,
     pub(super) reconcile_time: Histogram,
     pub(super) queued: Histogram,
-    pub(super) wakes: Counts<2>,
+    pub(super) wakes: Counts<3>,
     pub(super) wake_from_dormant: Histogram,
     pub(super) wake_from_cold: Histogram,
-    pub(super) sleeps: Counts<3>,
+    pub(super) sleeps: Counts<4>,
     traps: Mutex<BTreeMap<&'static str, u64>>,
     memory: AtomicU64,
 }
@@ -79,7 +79,7 @@ impl GuestNumbers {
         self.reconciles.add(match result {
             Reconciled::Success => "success",
             Reconciled::RequeueAfter(_) => "requeue_after",
-            Reconciled::Retry | Reconciled::Terminal | Reconciled::Broken => "error",
+            Reconciled::Retry | Reconciled::RetryAfter(_) | Reconciled::Terminal | Reconciled::Broken => "error",
         });
         self.reconcile_time.observe(took);
     }
@@ -93,6 +93,7 @@ impl GuestNumbers {
         match reason {
             Some(WakeReason::Event) => self.wakes.add("event"),
             Some(WakeReason::Timer) => self.wakes.add("timer"),
+            Some(WakeReason::Predicted) => self.wakes.add("predicted"),
             // One more instance of a guest that is awake.
             None => {}
         }
@@ -104,6 +105,7 @@ impl GuestNumbers {
             SleepReason::Idle => "idle",
             SleepReason::Failed => "failed",
             SleepReason::Suspended => "suspended",
+            SleepReason::Pressure => "pressure",
         });
     }
 

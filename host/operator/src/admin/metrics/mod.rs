@@ -28,6 +28,8 @@ pub(crate) enum Reconciled {
     RequeueAfter(Duration),
     /// The guest failed and asks for another attempt.
     Retry,
+    /// The guest failed and asks for another attempt after this time.
+    RetryAfter(Duration),
     /// The guest failed and asks for none.
     Terminal,
     /// A trap, a broken limit, or no instance to be had.
@@ -40,6 +42,7 @@ impl From<Reconciled> for Completion {
             Reconciled::Success => Self::Done,
             Reconciled::RequeueAfter(after) => Self::RequeueAfter(after),
             Reconciled::Retry => Self::Retry,
+            Reconciled::RetryAfter(after) => Self::RetryAfter(after),
             Reconciled::Terminal => Self::Terminal,
             Reconciled::Broken => Self::Broken,
         }

@@ -1,18 +1,13 @@
 //! One guest's account and roles: exactly what it was granted.
 
-use wasm_operator_core::permission::Rule;
+use wasm_operator_core::permission::{Rule, ServiceAccountUser};
 
-use super::Granted;
 use super::manifest::{Manifests, RoleRule};
+use super::{Granted, role_name};
 
-/// The name of a guest's roles, next to those of others in a namespace.
-fn role_name(guest: &str) -> String {
-    format!("wasm-operator-guest-{guest}")
-}
-
-pub(super) fn add(manifests: &mut Manifests, guest: &Granted) {
+pub(super) fn add(manifests: &mut Manifests, guest: &Granted, host: &ServiceAccountUser) {
     manifests.account(&guest.account, &guest.name);
-    let name = role_name(&guest.name);
+    let name = role_name(host, &format!("guest:{}", guest.name));
     for rule in &guest.rules {
         if rule.namespaces.is_empty() {
             manifests.rule(&guest.name, &name, None, &guest.account, role_rule(rule));

@@ -6,11 +6,11 @@ use wasm_operator_core::permission::{Rule, ServiceAccountUser};
 use wasm_operator_core::request::Verb;
 
 use super::manifest::{Manifests, RoleRule};
-use super::{Granted, Impersonation};
+use super::{Granted, Impersonation, role_name};
 
-const IMPERSONATE: &str = "wasm-operator-impersonate";
-const WATCH: &str = "wasm-operator-watch";
-const EVENTS: &str = "wasm-operator-events";
+const IMPERSONATE: &str = "impersonate";
+const WATCH: &str = "watch";
+const EVENTS: &str = "events";
 
 pub(super) fn add(
     manifests: &mut Manifests,
@@ -29,12 +29,12 @@ pub(super) fn add(
             [("authentication.k8s.io", "selfsubjectreviews"), ("authorization.k8s.io", "selfsubjectaccessreviews")]
         {
             let rule = RoleRule::new(group, [resource], ["impersonate-on:serviceaccount:create"]);
-            manifests.rule("", IMPERSONATE, None, host, rule);
+            manifests.rule("", &role_name(host, IMPERSONATE), None, host, rule);
         }
     }
     watches(manifests, guests, host, cluster_wide);
     let events = RoleRule::new("events.k8s.io", ["events"], ["create"]);
-    manifests.rule("", EVENTS, Some(&host.namespace), host, events);
+    manifests.rule("", &role_name(host, EVENTS), Some(&host.namespace), host, events);
 }
 
 /// The accounts that the host may become.
@@ -49,7 +49,7 @@ fn accounts(manifests: &mut Manifests, guests: &[Granted], host: &ServiceAccount
     };
     for (namespace, names) in names {
         let rule = RoleRule { names, ..RoleRule::new(group, ["serviceaccounts"], [verb]) };
-        manifests.rule("", IMPERSONATE, Some(namespace), host, rule);
+        manifests.rule("", &role_name(host, IMPERSONATE), Some(namespace), host, rule);
     }
 }
 
@@ -67,10 +67,10 @@ fn act(manifests: &mut Manifests, host: &ServiceAccountUser, rule: &Rule) {
         verbs: verbs.iter().map(|verb| format!("impersonate-on:serviceaccount:{verb}")).collect(),
     };
     if rule.namespaces.is_empty() {
-        manifests.rule("", IMPERSONATE, None, host, role_rule());
+        manifests.rule("", &role_name(host, IMPERSONATE), None, host, role_rule());
     }
     for namespace in &rule.namespaces {
-        manifests.rule("", IMPERSONATE, Some(namespace), host, role_rule());
+        manifests.rule("", &role_name(host, IMPERSONATE), Some(namespace), host, role_rule());
     }
 }
 
@@ -93,7 +93,13 @@ fn watches(manifests: &mut Manifests, guests: &[Granted], host: &ServiceAccountU
         let plurals: Vec<&str> =
             plurals.iter().copied().filter(|plural| wide.is_none_or(|wide| !wide.contains(plural))).collect();
         if !plurals.is_empty() {
-            manifests.rule("", WATCH, *namespace, host, RoleRule::new(group, plurals, ["list", "watch"]));
+            manifests.rule(
+                "",
+                &role_name(host, WATCH),
+                *namespace,
+                host,
+                RoleRule::new(group, plurals, ["list", "watch"]),
+            );
         }
     }
 }

@@ -128,6 +128,12 @@ async fn granted(
     })
 }
 
+/// The name of a role. It begins with the host's account, because several hosts may have guests of the same name, and the
+/// roles of all of them meet in the namespaces of the objects and among the ClusterRoles. `:` occurs in no part.
+fn role_name(host: &ServiceAccountUser, purpose: &str) -> String {
+    format!("{}:{}:{purpose}", host.name, host.namespace)
+}
+
 fn manifests(
     guests: &[Granted],
     host: &ServiceAccountUser,
@@ -135,7 +141,7 @@ fn manifests(
     cluster_wide: bool,
 ) -> Manifests {
     let mut manifests = Manifests::default();
-    guests.iter().for_each(|granted| guest::add(&mut manifests, granted));
+    guests.iter().for_each(|granted| guest::add(&mut manifests, granted, host));
     host::add(&mut manifests, guests, host, impersonate, cluster_wide);
     manifests
 }

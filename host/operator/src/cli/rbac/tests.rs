@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::*;
@@ -107,6 +108,25 @@ fn the_host_may_become_the_listed_accounts_only() {
                     !is_about_accounts || rule["resourceNames"].as_array().is_some_and(|names| !names.is_empty()),
                     "{rule}"
                 );
+            }
+        }
+    }
+}
+
+#[test]
+fn hosts_with_guests_of_the_same_name_have_no_role_in_common() {
+    let account = |namespace: &str, name: &str| ServiceAccountUser { namespace: namespace.into(), name: name.into() };
+    let hosts = [account("host", "wasm-operator"), account("other", "wasm-operator"), account("host", "second")];
+    for form in [Impersonation::Plain, Impersonation::Constrained] {
+        let mut names = BTreeSet::new();
+        for host in &hosts {
+            for item in items(&manifests(&guests(), host, form, true)) {
+                let name = (
+                    item["kind"].to_string(),
+                    item["metadata"]["namespace"].to_string(),
+                    item["metadata"]["name"].to_string(),
+                );
+                assert!(item["kind"] == "ServiceAccount" || names.insert(name), "{item}");
             }
         }
     }

@@ -1,0 +1,164 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use harness::{Result, target};
+
+use crate::campaign::{Campaign, Rules};
+use crate::repeat::Procedure;
+use crate::traces::Replay;
+use crate::variant::{self, Variant};
+
+/// Measures the same ring of controllers as Go, as native Rust and as guests of wasm-operator, on one control plane.
+#[derive(Debug, Parser)]
+#[command(name = "devel/bench", version)]
+pub(crate) struct Arguments {
+    /// Ten controllers, fewer hops and shorter pauses: less than five minutes
+    #[arg(long)]
+    quick: bool,
+    /// Only these variants, by id
+    #[arg(long, value_delimiter = ',', value_name = "ID,...", value_parser = Variant::parse)]
+    variants: Vec<Variant>,
+    /// These numbers of controllers
+    #[arg(long, value_delimiter = ',', value_name = "N,...", value_parser = variant::controllers)]
+    n: Vec<usize>,
+    /// Repeats from quiet phases that each figure comes from
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    repeats: u16,
+    /// Repeats at most, while others disturb; default: twice --repeats, with --quick one more than --repeats
+    #[arg(long)]
+    attempts: Option<u16>,
+    /// Cores that others may use, in the mean, while a repeat that counts is timed
+    #[arg(long, default_value_t = 0.1)]
+    others: f64,
+    /// Hops that are timed in a repeat
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    hops: Option<u32>,
+    /// Seconds without a change after the load
+    #[arg(long)]
+    quiet_seconds: Option<u64>,
+    /// Replays traces of events to guests whose wake is dear, instead of running the ring
+    #[arg(long)]
+    traces: bool,
+    /// With --traces: files, or directories with CSV files
+    #[arg(long, value_name = "PATH", default_value = "prediction/traces", requires = "traces")]
+    trace: Vec<PathBuf>,
+    /// With --traces: how many times as fast as they happened; default: 10
+    #[arg(long, value_name = "FACTOR", requires = "traces", value_parser = speed)]
+    speed: Option<f64>,
+    /// With --traces: seconds that the replay to each host takes; default: 600, with --quick 60
+    #[arg(long, value_name = "SECONDS", requires = "traces", value_parser = clap::value_parser!(u32).range(1..))]
+    trace_seconds: Option<u32>,
+    /// Where the results go; default: `bench` in the target directory
+    #[arg(long, value_name = "DIRECTORY")]
+    out: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// What is to be measured.
+    pub(crate) fn campaign(&self) -> Result<Campaign> {
+        let variants = if self.variants.is_empty() { variant::ALL.to_vec() } else { self.variants.clone() };
+        let sizes = match (self.n.is_empty(), self.quick) {
+            (false, _) => self.n.clone(),
+            (true, true) => vec![10],
+            (true, false) => vec![1, 10, 50, 100, 500, 1_000],
+        };
+        variant::ensure_some(&variants, &sizes)?;
+        let (hops, settle_seconds, quiet_seconds, patience_seconds) =
+            if self.quick { (300, 2, 3, 3) } else { (2_000, 5, 20, 60) };
+        let repeats = usize::from(self.repeats);
+        let attempts = self.attempts.map_or(if self.quick { repeats + 1 } else { repeats * 2 }, usize::from);
+        Ok(Campaign {
+            variants,
+            sizes,
+            procedure: Procedure {
+                hops: self.hops.map_or(hops, |hops| hops as usize),
+                most_laps: MOST_LAPS,
+                settle_seconds,
+                quiet_seconds: self.quiet_seconds.unwrap_or(quiet_seconds),
+            },
+            rules: Rules { repeats, attempts: attempts.max(repeats), others_cores: self.others, patience_seconds },
+        })
+    }
+
+    /// What is to be replayed; None: the ring is to be measured.
+    pub(crate) fn replay(&self) -> Option<Replay> {
+        let seconds = if self.quick { 60 } else { 600 };
+        self.traces.then(|| Replay {
+            traces: self.trace.clone(),
+            speed: self.speed.unwrap_or(DEFAULT_SPEED),
+            length: Duration::from_secs(self.trace_seconds.unwrap_or(seconds).into()),
+        })
+    }
+
+    /// Where the results go.
+    pub(crate) fn out(&self) -> Result<PathBuf> {
+        self.out.clone().map_or_else(|| Ok(target()?.join("bench")), Ok)
+    }
+}
+
+/// A lap of a single controller is one hop and a pause, so that thousands of hops would take minutes.
+const MOST_LAPS: usize = 500;
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(speed) if SPEEDS.contains(&speed) => Ok(speed),
+        _ => Err(format!("a factor from {} to {}", SPEEDS.start(), SPEEDS.end())),
+    }
+}
+
+/// An hour and forty minutes of a trace in ten minutes; on two cores the guests keep up.
+const DEFAULT_SPEED: f64 = 10.0;
+/// Faster than this, the gaps of most traces would be shorter than a round trip.
+const SPEEDS: std::ops::RangeInclusive<f64> = 0.1..=1_000.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn campaign(arguments: &[&str]) -> Result<Campaign> {
+        let arguments = Arguments::try_parse_from([&["devel/bench"], arguments].concat())?;
+        arguments.campaign()
+    }
+
+    #[test]
+    fn quick_is_ten_controllers_of_every_variant() {
+        let quick = campaign(&["--quick"]).unwrap();
+        assert_eq!((quick.sizes, quick.variants.len(), quick.rules.repeats), (vec![10], variant::ALL.len(), 3));
+        assert_eq!(campaign(&[]).unwrap().sizes.last(), Some(&1_000));
+    }
+
+    #[test]
+    fn variants_and_sizes_can_be_chosen() {
+        let chosen = campaign(&["--quick", "--variants", "asleep,floor", "--n", "1,5", "--repeats", "1"]).unwrap();
+        assert_eq!(chosen.variants.iter().map(|variant| variant.id).collect::<Vec<_>>(), ["asleep", "floor"]);
+        assert_eq!((chosen.sizes, chosen.rules.attempts), (vec![1, 5], 2));
+    }
+
+    #[test]
+    fn traces_are_replayed_only_when_asked_for() {
+        let replay =
+            |arguments: &[&str]| Arguments::try_parse_from([&["devel/bench"], arguments].concat()).unwrap().replay();
+        assert!(replay(&[]).is_none());
+        let chosen = replay(&["--traces", "--trace", "a.csv", "--speed", "2.5", "--trace-seconds", "9"]).unwrap();
+        assert_eq!((chosen.speed, chosen.length, chosen.traces), (2.5, Duration::from_secs(9), vec!["a.csv".into()]));
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_refused() {
+        for bad in [
+            &["--variants", "java"][..],
+            &["--n", "0"],
+            &["--repeats", "0"],
+            &["--hops", "0"],
+            &["--variants", "go-each", "--n", "1000"],
+            &["--traces", "--speed", "0"],
+            &["--traces", "--speed", "NaN"],
+            &["--speed", "2"],
+        ] {
+            assert!(campaign(bad).is_err(), "{bad:?}");
+        }
+    }
+}

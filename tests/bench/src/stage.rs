@@ -1,0 +1,180 @@
+//! The control plane of the benchmark, its namespaces, and the nonces that were sent.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use harness::ring::{self, objects};
+use harness::{Context as _, OwnCluster, Result, Space, bail};
+use kube::api::{DeleteParams, DynamicObject, ListParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, Client, ResourceExt as _};
+use tokio::time::Instant;
+use wasm_operator_devel::Options;
+
+use crate::lap::Eye;
+use crate::system::Others;
+
+/// Writes before the first measurement.
+const WARM_UP_WRITES: usize = 300;
+/// How long others are looked at to see whether they are quiet.
+const QUIET_LOOK: Duration = Duration::from_secs(1);
+
+/// What all variants run on.
+pub(crate) struct Stage {
+    space: Space,
+    cluster: OwnCluster,
+    nonce: Cell<i64>,
+}
+
+/// The namespaces of a ring, in the order of a lap.
+#[derive(Debug, Clone)]
+pub(crate) struct Ring {
+    /// What the names begin with; a number follows.
+    pub(crate) prefix: String,
+    /// How many controllers there are.
+    pub(crate) controllers: usize,
+    /// The namespaces: one for each controller, and a second one for a single controller to write to.
+    pub(crate) namespaces: Vec<String>,
+}
+
+impl Ring {
+    fn new(prefix: String, controllers: usize) -> Self {
+        let namespaces = (0..controllers.max(2)).map(|index| format!("{prefix}{index}")).collect();
+        Self { prefix, controllers, namespaces }
+    }
+
+    /// Each controller's namespaces: the one it watches and the one it writes to.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let next = self.namespaces.iter().cycle().skip(1);
+        self.namespaces.iter().zip(next).take(self.controllers).map(|(from, to)| (from.as_str(), to.as_str()))
+    }
+
+    /// Hops of a lap.
+    pub(crate) fn hops(&self) -> usize {
+        self.namespaces.len() - 1
+    }
+}
+
+impl Stage {
+    /// Starts a control plane. Without kube-controller-manager: nothing here needs it, and it would disturb.
+    pub(crate) async fn start() -> Result<Self> {
+        let options = Options::default().without_controller_manager();
+        let cluster = OwnCluster::start_without_audit("bench", options).await?;
+        cluster.cluster().install_ring().await?;
+        let space = Space::new("bench", cluster.cluster()).await?;
+        let stage = Self { space, cluster, nonce: Cell::new(0) };
+        // For a moment after its definition is established a resource answers 429.
+        harness::eventually("the ring's resource is served", async || {
+            Ok(stage.objects().list(&ListParams::default()).await.map(drop)?)
+        })
+        .await?;
+        stage.warm_up().await?;
+        Ok(stage)
+    }
+
+    /// A server that has just started answers the first requests more slowly, which the first variant would pay for.
+    async fn warm_up(&self) -> Result<()> {
+        let ring = self.ring(1).await?;
+        for _ in 0..WARM_UP_WRITES {
+            self.send(&ring).await?;
+        }
+        Ok(())
+    }
+
+    /// Namespaces and hosts are made in here.
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// A client with the administrator's rights.
+    pub(crate) fn client(&self) -> Client {
+        self.space.client()
+    }
+
+    /// etcd and kube-apiserver.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.cluster.control_plane.state().pids.into_values().collect()
+    }
+
+    /// The API server's version.
+    pub(crate) async fn version(&self) -> Result<String> {
+        Ok(self.client().apiserver_version().await?.git_version)
+    }
+
+    /// Makes the namespaces of a ring, if need be, and removes what an earlier ring left in any.
+    pub(crate) async fn ring(&self, controllers: usize) -> Result<Ring> {
+        let ring = Ring::new(self.space.name_of("ring-"), controllers);
+        for index in 0..ring.namespaces.len() {
+            self.space.namespace(&format!("ring-{index}")).await?;
+        }
+        for object in self.objects().list(&ListParams::default()).await?.items {
+            let namespace = object.namespace().context("an object without a namespace")?;
+            objects(&self.space, &namespace).delete(&object.name_any(), &DeleteParams::default()).await?;
+        }
+        Ok(ring)
+    }
+
+    /// Opens the driver's watch.
+    pub(crate) async fn watch(&self) -> Result<Eye> {
+        Eye::open(self.objects()).await
+    }
+
+    /// Writes a new nonce into the first namespace, and returns it.
+    pub(crate) async fn send(&self, ring: &Ring) -> Result<i64> {
+        let nonce = self.nonce.get() + 1;
+        self.nonce.set(nonce);
+        let first = ring.namespaces.first().context("a ring without namespaces")?;
+        ring::write(&self.space, first, nonce).await?;
+        Ok(nonce)
+    }
+
+    /// Waits, at most `patience`, until others use no more than `limit` cores.
+    pub(crate) async fn until_quiet(&self, limit: f64, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let others = Others::than(&self.pids())?;
+            tokio::time::sleep(QUIET_LOOK).await;
+            if others.cores()? <= limit || Instant::now() >= deadline {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Fails when a part of the control plane has ended.
+    pub(crate) fn ensure_alive(&self) -> Result<()> {
+        for pid in self.pids() {
+            if !std::path::Path::new("/proc").join(pid.to_string()).exists() {
+                bail!("a process of the control plane has ended; its log is in `{}`", self.log_directory()?);
+            }
+        }
+        Ok(())
+    }
+
+    fn log_directory(&self) -> Result<String> {
+        Ok(harness::logs_directory()?.join("bench").display().to_string())
+    }
+
+    fn objects(&self) -> Api<DynamicObject> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(ring::GROUP, "v1", "TestResource"));
+        Api::all_with(self.client(), &resource)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_controller_closes_the_ring() {
+        let ring = Ring::new("r-".to_owned(), 3);
+        assert_eq!(ring.pairs().collect::<Vec<_>>(), [("r-0", "r-1"), ("r-1", "r-2"), ("r-2", "r-0")]);
+        assert_eq!(ring.hops(), 2);
+    }
+
+    #[test]
+    fn a_single_controller_has_a_second_namespace_to_write_to() {
+        let ring = Ring::new("r-".to_owned(), 1);
+        assert_eq!(ring.pairs().collect::<Vec<_>>(), [("r-0", "r-1")]);
+        assert_eq!(ring.hops(), 1);
+    }
+}

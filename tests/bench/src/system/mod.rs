@@ -1,0 +1,9 @@
+//! What processes and the machine use, from `/proc` and the cgroups.
+
+mod cgroup;
+mod machine;
+mod process;
+
+pub(crate) use cgroup::MemoryGroup;
+pub(crate) use machine::{Machine, Others};
+pub(crate) use process::{Memory, cpu_of, memory_of};

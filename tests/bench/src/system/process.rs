@@ -1,0 +1,97 @@
+//! Memory and CPU time of processes.
+
+use std::time::Duration;
+
+use harness::{Context as _, Result};
+use serde::Serialize;
+
+/// Memory of all processes of a variant, in MiB.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Memory {
+    /// Sum of `Rss`: what separate machines or separate images would hold.
+    pub(crate) rss: f64,
+    /// Sum of `Pss`: pages that several processes map are divided among them.
+    pub(crate) pss: f64,
+    /// Sum of `Anonymous`: pages that no file backs.
+    pub(crate) anonymous: f64,
+    /// Working set of the cgroup that the processes were started in, where the machine has one for us.
+    pub(crate) cgroup: Option<f64>,
+}
+
+impl Memory {
+    /// The larger of each figure.
+    #[must_use]
+    pub(crate) fn most(&self, other: &Self) -> Self {
+        Self {
+            rss: self.rss.max(other.rss),
+            pss: self.pss.max(other.pss),
+            anonymous: self.anonymous.max(other.anonymous),
+            cgroup: [self.cgroup, other.cgroup].into_iter().flatten().reduce(f64::max),
+        }
+    }
+}
+
+/// KiB of a MiB.
+const KIBIBYTES: f64 = 1024.0;
+
+/// The sum over these processes, from `smaps_rollup`.
+pub(crate) fn memory_of(pids: &[u32]) -> Result<Memory> {
+    let mut sum = Memory::default();
+    for pid in pids {
+        let memory = harness::memory_of(*pid)?;
+        sum.rss += memory.resident as f64 / KIBIBYTES;
+        sum.pss += memory.proportional as f64 / KIBIBYTES;
+        sum.anonymous += memory.anonymous as f64 / KIBIBYTES;
+    }
+    Ok(sum)
+}
+
+/// CPU time of all threads of these processes.
+///
+/// `utime` and `stime` count in parts of 10 ms, which is more than one of a hundred processes uses in a whole lap. So this is the
+/// first field of each thread's `schedstat`, in nanoseconds. Threads that have ended are not in it.
+pub(crate) fn cpu_of(pids: &[u32]) -> Result<Duration> {
+    let mut sum = 0;
+    for pid in pids {
+        let directory = format!("/proc/{pid}/task");
+        let threads = std::fs::read_dir(&directory).with_context(|| format!("process {pid} is gone"))?;
+        for thread in threads.flatten() {
+            // A thread may end while we look.
+            let text = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+            sum += on_cpu(&text).unwrap_or_default();
+        }
+    }
+    Ok(Duration::from_nanos(sum))
+}
+
+fn on_cpu(schedstat: &str) -> Option<u64> {
+    schedstat.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_figures_are_plausible() {
+        let pid = std::process::id();
+        let memory = memory_of(&[pid]).unwrap();
+        assert!(memory.rss >= memory.anonymous && memory.anonymous > 0.1 && memory.pss <= memory.rss, "{memory:?}");
+        assert!(cpu_of(&[pid]).unwrap() > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_an_error_and_not_zero() {
+        // Above the largest possible process id.
+        let nobody = u32::MAX;
+        assert!(memory_of(&[nobody]).is_err());
+        assert!(cpu_of(&[nobody]).is_err());
+    }
+
+    #[test]
+    fn schedstat_begins_with_nanoseconds() {
+        assert_eq!(on_cpu("4640242 17 1\n"), Some(4_640_242));
+        assert_eq!(on_cpu(""), None);
+    }
+}

@@ -1,0 +1,179 @@
+//! What is compared.
+
+use harness::{Result, bail};
+use serde_json::{Value, json};
+
+/// Controllers per process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A process for each controller.
+    Each,
+    /// One process for all, which share a cache.
+    Shared,
+}
+
+/// When guests sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sleep {
+    Never,
+    Immediately,
+    /// After some idle time: the host's default of it.
+    Fixed,
+    Predicted,
+}
+
+impl Sleep {
+    /// All modes.
+    pub(crate) const ALL: [Self; 4] = [Self::Never, Self::Immediately, Self::Fixed, Self::Predicted];
+
+    /// `sleep:` of a guest's configuration.
+    pub(crate) fn configuration(self) -> Value {
+        json!({ "mode": self.name() })
+    }
+
+    /// The mode's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Never => "Never",
+            Self::Immediately => "Immediately",
+            Self::Fixed => "Fixed",
+            Self::Predicted => "Predicted",
+        }
+    }
+}
+
+/// Which components the guests have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Components {
+    /// All guests have the same one.
+    One,
+    /// Each has its own, which differs in a string of its data.
+    Distinct,
+}
+
+/// The program under test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Go with controller-runtime.
+    Go(Form),
+    /// Rust with kube-rs.
+    KubeRs(Form),
+    /// A bare watch and PUT loop in Rust.
+    Floor,
+    /// Guests of wasm-operator.
+    Guests(Sleep, Components),
+}
+
+/// One line of the results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Variant {
+    /// By which it is chosen on the command line and found in the results.
+    pub(crate) id: &'static str,
+    /// For people.
+    pub(crate) title: &'static str,
+    /// What runs.
+    pub(crate) kind: Kind,
+}
+
+/// All of them, in the order of the results.
+pub(crate) const ALL: [Variant; 11] = [
+    variant("go-each", "Go controller-runtime, one process each", Kind::Go(Form::Each)),
+    variant("go-shared", "Go controller-runtime, one process", Kind::Go(Form::Shared)),
+    variant("kube-rs-each", "kube-rs, one process each", Kind::KubeRs(Form::Each)),
+    variant("kube-rs-shared", "kube-rs, one process", Kind::KubeRs(Form::Shared)),
+    variant("floor", "bare watch and PUT loop, one process", Kind::Floor),
+    variant("never", "wasm-operator, never asleep", Kind::Guests(Sleep::Never, Components::One)),
+    variant(
+        "never-distinct",
+        "wasm-operator, never asleep, distinct",
+        Kind::Guests(Sleep::Never, Components::Distinct),
+    ),
+    variant("asleep", "wasm-operator, asleep at once", Kind::Guests(Sleep::Immediately, Components::One)),
+    variant(
+        "asleep-distinct",
+        "wasm-operator, asleep at once, distinct",
+        Kind::Guests(Sleep::Immediately, Components::Distinct),
+    ),
+    variant("predicted", "wasm-operator, predicted", Kind::Guests(Sleep::Predicted, Components::One)),
+    variant(
+        "predicted-distinct",
+        "wasm-operator, predicted, distinct",
+        Kind::Guests(Sleep::Predicted, Components::Distinct),
+    ),
+];
+
+const fn variant(id: &'static str, title: &'static str, kind: Kind) -> Variant {
+    Variant { id, title, kind }
+}
+
+impl Variant {
+    /// The variant of this id.
+    pub(crate) fn parse(id: &str) -> Result<Self, String> {
+        ALL.into_iter().find(|variant| variant.id == id).ok_or_else(|| {
+            let known: Vec<_> = ALL.iter().map(|variant| variant.id).collect();
+            format!("no variant `{id}`; there are {}", known.join(", "))
+        })
+    }
+
+    /// Whether it is ours.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self.kind, Kind::Guests(..))
+    }
+
+    /// Whether it is run with so many controllers: beyond `PEERS_MOST` only ours are.
+    pub(crate) fn runs_with(self, controllers: usize) -> bool {
+        self.is_ours() || controllers <= PEERS_MOST
+    }
+}
+
+/// A thousand Go processes need 28 GiB.
+const PEERS_MOST: usize = 100;
+
+/// The number of controllers of a ring: at least one, and what a namespace's number can hold.
+pub(crate) fn controllers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=MOST_CONTROLLERS) => Ok(count),
+        _ => Err(format!("a number from 1 to {MOST_CONTROLLERS}")),
+    }
+}
+
+/// More namespaces than this were never tried.
+const MOST_CONTROLLERS: usize = 2_000;
+
+/// Fails when a list names nothing to do.
+pub(crate) fn ensure_some(variants: &[Variant], sizes: &[usize]) -> Result<()> {
+    if !sizes.iter().any(|size| variants.iter().any(|variant| variant.runs_with(*size))) {
+        bail!("nothing to measure: beyond {PEERS_MOST} controllers only variants of wasm-operator are run");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_and_found() {
+        for variant in ALL {
+            assert_eq!(Variant::parse(variant.id), Ok(variant));
+        }
+        assert!(Variant::parse("python").unwrap_err().contains("kube-rs-each"));
+    }
+
+    #[test]
+    fn peers_end_where_the_machine_does() {
+        let go = Variant::parse("go-each").unwrap();
+        assert!(go.runs_with(100) && !go.runs_with(500));
+        assert!(Variant::parse("asleep").unwrap().runs_with(1_000));
+        assert!(ensure_some(&[go], &[500]).is_err());
+        assert!(ensure_some(&[go], &[500, 10]).is_ok());
+    }
+
+    #[test]
+    fn a_ring_has_controllers() {
+        assert_eq!(controllers("10"), Ok(10));
+        for bad in ["0", "-1", "ten", "1e9", ""] {
+            assert!(controllers(bad).is_err(), "{bad}");
+        }
+    }
+}
