@@ -55,6 +55,22 @@ async fn read_state(path: &Path) -> Result<State> {
 }
 
 #[tokio::test]
+async fn the_api_server_listens_where_it_is_told_before_and_after_a_restart() -> Result<()> {
+    let address = std::net::TcpListener::bind("127.0.0.2:0")?.local_addr()?;
+    let options = Options::default().without_controller_manager().listening_on(address);
+    let mut control_plane = ControlPlane::start(options).await?;
+
+    assert_eq!(control_plane.apiserver_url(), format!("https://{address}"));
+    create(&control_plane.client().await?, "before").await?;
+    control_plane.restart_apiserver().await?;
+    create(&control_plane.client().await?, "after").await?;
+
+    // Nowhere else.
+    assert!(std::net::TcpStream::connect(("127.0.0.1", address.port())).is_err());
+    Ok(())
+}
+
+#[tokio::test]
 async fn rights_are_real_and_each_user_has_its_own() -> Result<()> {
     let account = User::service_account("default", "robot");
     let options = Options::default().without_controller_manager().user(User::new("alice")).user(account.clone());

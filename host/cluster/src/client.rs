@@ -15,8 +15,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections that are kept, and for how long. Each holds some 50 KiB of buffers, and a start with many guests opens
 /// many at once.
 const MAX_IDLE_CONNECTIONS: usize = 8;
-/// See [`MAX_IDLE_CONNECTIONS`].
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// As in Go: a handshake takes as long as two requests.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The API server cannot be reached as it is configured.
 #[derive(Debug, thiserror::Error)]

@@ -1,9 +1,12 @@
 //! What the documents of a file come to, and what a change of the file leads to.
 
-#![allow(clippy::unwrap_used, reason = "a test, its helpers included")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test, its helpers included")]
+
+use std::time::Duration;
 
 use proptest::prelude::*;
-use wasm_operator_config::{Change, GuestSpec, Parsed, Segment, Severity, SleepMode, parse};
+use wasm_operator_config::{Change, GuestSpec, Parsed, Segment, Severity, parse};
+use wasm_operator_core::dispatch::SleepPolicy;
 
 fn file(text: &str) -> Parsed {
     parse("c.yaml", text, None)
@@ -37,15 +40,17 @@ fn the_minimum_means_the_defaults() {
 
 #[test]
 fn sleep_modes_become_policies() {
-    let idle = |text: &str| {
+    let policy = |text: &str| {
         let parsed = file(&format!("name: a\nwasm: a\nsleep: {text}\n"));
-        parsed.guests().next().unwrap().spec.sleep.policy().idle_after.map(|idle| idle.as_millis())
+        parsed.guests().next().unwrap().spec.sleep.policy()
     };
-    assert_eq!(idle("{mode: Never}"), None);
-    assert_eq!(idle("{mode: Immediately}"), Some(0));
-    assert_eq!(idle("{idleAfter: 20s}"), Some(20_000));
-    assert_eq!(idle("{}"), Some(1_000));
-    assert_eq!(SleepMode::default(), SleepMode::Fixed);
+    assert_eq!(policy("{mode: Never}"), SleepPolicy::Never);
+    assert_eq!(policy("{mode: Immediately}"), SleepPolicy::Immediately);
+    assert_eq!(policy("{mode: Fixed, idleAfter: 20s}"), SleepPolicy::Fixed(Duration::from_secs(20)));
+    assert_eq!(policy("{mode: Fixed}"), SleepPolicy::Fixed(Duration::from_secs(1)));
+    assert_eq!(policy("{}"), SleepPolicy::default());
+    let SleepPolicy::Predicted(settings) = policy("{minResident: 5s}") else { panic!("not the default mode") };
+    assert_eq!(settings.min_resident, Duration::from_secs(5));
 }
 
 #[test]

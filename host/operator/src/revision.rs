@@ -125,7 +125,7 @@ impl Fingerprint {
 /// Why a version does not run, and of which component.
 pub(crate) struct Refusal {
     pub(crate) component: Fingerprint,
-    pub(crate) error: RevisionError,
+    pub(crate) error: Box<RevisionError>,
 }
 
 /// A version that passed every check. It changes nothing until it is activated.
@@ -162,7 +162,7 @@ impl Revision {
         let component = Fingerprint::of(&spec.wasm_path(&host.options.directory));
         let refused = component.clone();
         let revision = Self::of(host, id, spec, component).await;
-        revision.map_err(|error| Refusal { component: refused, error })
+        revision.map_err(|error| Refusal { component: refused, error: error.into() })
     }
 
     async fn of(
@@ -191,7 +191,7 @@ impl Revision {
     /// Takes over: from now on the guest has this version's rights, and changes are marked in its queue.
     pub(crate) fn activate(self, host: &Host, id: GuestId) -> Result<Active, Refusal> {
         let refused = self.fingerprint.clone();
-        self.start(host, id).map_err(|error| Refusal { component: refused, error })
+        self.start(host, id).map_err(|error| Refusal { component: refused, error: error.into() })
     }
 
     fn start(self, host: &Host, id: GuestId) -> Result<Active, RevisionError> {

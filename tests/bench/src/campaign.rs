@@ -9,7 +9,7 @@ use wasm_operator_devel::Progress;
 use crate::contestant::Contestant;
 use crate::repeat::{Procedure, Repeat, measure};
 use crate::stage::Stage;
-use crate::statistics::{quiet, select};
+use crate::statistics::{Selection, quiet, select};
 use crate::system::MemoryGroup;
 use crate::variant::Variant;
 
@@ -49,58 +49,67 @@ pub(crate) struct Measured {
     pub(crate) controllers: usize,
     /// All repeats, in the order in which they were done.
     pub(crate) repeats: Vec<Repeat>,
-    /// The places of those that count.
-    pub(crate) kept: Vec<usize>,
-    /// How many of those were disturbed.
-    pub(crate) disturbed: usize,
+    /// Why there are no further ones, if one failed.
+    pub(crate) failure: Option<String>,
+}
+
+impl Measured {
+    fn wants_more(&self, rules: &Rules) -> bool {
+        self.failure.is_none() && quiet(&self.others(), rules.others_cores) < rules.repeats
+    }
+
+    /// The repeats that count.
+    pub(crate) fn selection(&self, rules: &Rules) -> Selection {
+        select(&self.others(), rules.others_cores, rules.repeats)
+    }
+
+    fn others(&self) -> Vec<f64> {
+        self.repeats.iter().map(|repeat| repeat.others_cores).collect()
+    }
 }
 
 impl Campaign {
-    /// Measures everything. Variants take turns, so that what changes over time meets all of them.
-    pub(crate) async fn run(&self, stage: &Stage, group: Option<&MemoryGroup>) -> Result<Vec<Measured>> {
+    /// Measures everything. Variants take turns, so that what changes over time meets all of them. One that fails is left out
+    /// from then on.
+    pub(crate) async fn run(&self, stage: &Stage) -> Result<Vec<Measured>> {
         let mut all = Vec::new();
         for controllers in &self.sizes {
             let variants = self.variants.iter().filter(|variant| variant.runs_with(*controllers));
-            let mut repeats: Vec<(Variant, Vec<Repeat>)> = variants.map(|variant| (*variant, Vec::new())).collect();
+            let new = |variant: &Variant| Measured {
+                variant: *variant,
+                controllers: *controllers,
+                repeats: Vec::new(),
+                failure: None,
+            };
+            let mut measured: Vec<Measured> = variants.map(new).collect();
             for round in 1..=self.rules.attempts {
-                for (variant, done) in &mut repeats {
-                    if quiet(&others(done), self.rules.others_cores) < self.rules.repeats {
-                        let name = format!("{} with {controllers}, repeat {round}", variant.id);
-                        let repeat = Progress::default().during(&name, self.once(stage, group, *variant, *controllers));
-                        done.push(repeat.await?);
+                for one in measured.iter_mut().filter(|one| one.wants_more(&self.rules)) {
+                    let name = format!("{} with {controllers}, repeat {round}", one.variant.id);
+                    let repeat = self.once(stage, one.variant, *controllers);
+                    match Progress::default().during(&name, repeat).await {
+                        Ok(repeat) => one.repeats.push(repeat),
+                        Err(error) => {
+                            // Without the control plane nothing else can be measured either.
+                            stage.ensure_alive()?;
+                            Progress::default().line(&format!("  failed: {error:#}"));
+                            one.failure = Some(format!("{error:#}"));
+                        }
                     }
                 }
             }
-            all.extend(repeats.into_iter().map(|(variant, repeats)| {
-                let selection = select(&others(&repeats), self.rules.others_cores, self.rules.repeats);
-                Measured {
-                    variant,
-                    controllers: *controllers,
-                    repeats,
-                    kept: selection.kept,
-                    disturbed: selection.disturbed,
-                }
-            }));
+            all.extend(measured);
         }
         Ok(all)
     }
 
-    async fn once(
-        &self,
-        stage: &Stage,
-        group: Option<&MemoryGroup>,
-        variant: Variant,
-        controllers: usize,
-    ) -> Result<Repeat> {
+    async fn once(&self, stage: &Stage, variant: Variant, controllers: usize) -> Result<Repeat> {
         let context = || format!("`{}` with {controllers} controllers", variant.id);
         let ring = stage.ring(controllers).await.with_context(context)?;
-        let launcher = group.map(MemoryGroup::launcher).unwrap_or_default();
+        // Each repeat has a group of its own: file pages stay charged to the group that read them first.
+        let group = MemoryGroup::create().ok();
+        let launcher = group.as_ref().map(MemoryGroup::launcher).unwrap_or_default();
         let contestant = Contestant::prepare(variant, stage, &ring, launcher).await.with_context(context)?;
         stage.until_quiet(self.rules.others_cores, Duration::from_secs(self.rules.patience_seconds)).await?;
-        measure(stage, &ring, variant, &self.procedure, contestant, group).await
+        measure(stage, &ring, variant, &self.procedure, contestant, group.as_ref()).await
     }
-}
-
-fn others(repeats: &[Repeat]) -> Vec<f64> {
-    repeats.iter().map(|repeat| repeat.others_cores).collect()
 }

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// Repeats from quiet phases that each figure comes from
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     repeats: u16,
-    /// Repeats at most, while others disturb; default: twice --repeats, with --quick one more than --repeats
+    /// Repeats at most, while others disturb; default: twice --repeats, with --quick no more than --repeats
     #[arg(long)]
     attempts: Option<u16>,
     /// Cores that others may use, in the mean, while a repeat that counts is timed
@@ -67,9 +67,9 @@ impl Arguments {
         };
         variant::ensure_some(&variants, &sizes)?;
         let (hops, settle_seconds, quiet_seconds, patience_seconds) =
-            if self.quick { (300, 2, 3, 3) } else { (2_000, 5, 20, 60) };
+            if self.quick { (300, 1, 2, 2) } else { (2_000, 5, 20, 60) };
         let repeats = usize::from(self.repeats);
-        let attempts = self.attempts.map_or(if self.quick { repeats + 1 } else { repeats * 2 }, usize::from);
+        let attempts = self.attempts.map_or(if self.quick { repeats } else { repeats * 2 }, usize::from);
         Ok(Campaign {
             variants,
             sizes,
@@ -134,7 +134,7 @@ mod tests {
     fn variants_and_sizes_can_be_chosen() {
         let chosen = campaign(&["--quick", "--variants", "asleep,floor", "--n", "1,5", "--repeats", "1"]).unwrap();
         assert_eq!(chosen.variants.iter().map(|variant| variant.id).collect::<Vec<_>>(), ["asleep", "floor"]);
-        assert_eq!((chosen.sizes, chosen.rules.attempts), (vec![1, 5], 2));
+        assert_eq!((chosen.sizes, chosen.rules.attempts), (vec![1, 5], 1));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use harness::{Context as _, Result};
+use harness::{Context as _, Result, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 use wasm_operator_devel::Progress;
 
@@ -43,11 +43,19 @@ async fn bench(arguments: &Arguments) -> Result<()> {
 }
 
 async fn ring(campaign: &Campaign, out: &Path) -> Result<()> {
-    // Made before the stage, so that it is removed after the processes in it have ended.
-    let group = MemoryGroup::create();
+    let no_cgroup = MemoryGroup::create().err();
     let stage = Stage::start().await?;
     let started = jiff::Timestamp::now();
-    let measured = campaign.run(&stage, group.as_ref().ok()).await?;
-    let (machine, version, no_cgroup) = (Machine::this(), stage.version().await?, group.as_ref().err().cloned());
-    report::write(&Results::new(started, machine, version, campaign, &measured, no_cgroup), out)
+    let measured = campaign.run(&stage).await?;
+    let (machine, version) = (Machine::this(), stage.version().await?);
+    let results = Results::new(started, machine, version, campaign, &measured, no_cgroup);
+    report::write(&results, out)?;
+    let failures = results.failures();
+    ensure!(
+        failures.is_empty(),
+        "not everything could be measured; the rest is in `{}`\n{}",
+        out.display(),
+        failures.join("\n")
+    );
+    Ok(())
 }

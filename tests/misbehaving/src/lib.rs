@@ -1,7 +1,7 @@
 //! Small guests for the end-to-end tests.
 //!
 //! Each file in `programs` is a component: one way to misbehave, or a well-behaved probe (`probe`, `recorder`,
-//! `requester`, `timer`). They are built on the SDK's thin level with
+//! `requester`, `timer`, `observer`). They are built on the SDK's thin level with
 //!
 //! ```sh
 //! cargo build --release --target wasm32-wasip2 -p misbehaving --examples --features programs

@@ -37,6 +37,9 @@ const MAX_HEADERS: usize = 64;
 /// Wait after a failed accept, which most likely means that descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// From the name of a guest to why it is where it is.
+pub(crate) type AskWhy = dyn Fn(&str) -> Option<Why> + Send + Sync;
+
 /// What the endpoint shows.
 #[derive(Clone)]
 pub(crate) struct Admin {
@@ -45,7 +48,7 @@ pub(crate) struct Admin {
     /// The checks.
     pub(crate) health: Health,
     /// Answers why a guest is in memory or asleep; None for a name that no guest has.
-    pub(crate) why: Arc<dyn Fn(&str) -> Option<Why> + Send + Sync>,
+    pub(crate) why: Arc<AskWhy>,
 }
 
 /// Serves until it is dropped.

@@ -46,6 +46,8 @@ struct Row {
     controllers: usize,
     /// Of the repeats that count, how many were disturbed.
     disturbed: usize,
+    /// Why there are no further repeats, if one failed.
+    failure: Option<String>,
     /// The repeats that count.
     repeats: Vec<Repeat>,
     /// Those that do not, because others used the machine.
@@ -53,16 +55,18 @@ struct Row {
 }
 
 impl Row {
-    fn new(measured: &Measured) -> Self {
+    fn new(measured: &Measured, rules: &Rules) -> Self {
+        let selection = measured.selection(rules);
         let (mut repeats, mut left_out) = (Vec::new(), Vec::new());
         for (place, repeat) in measured.repeats.iter().enumerate() {
-            if measured.kept.contains(&place) { &mut repeats } else { &mut left_out }.push(repeat.clone());
+            if selection.kept.contains(&place) { &mut repeats } else { &mut left_out }.push(repeat.clone());
         }
         Self {
             variant: measured.variant.id,
             title: measured.variant.title,
             controllers: measured.controllers,
-            disturbed: measured.disturbed,
+            disturbed: selection.disturbed,
+            failure: measured.failure.clone(),
             repeats,
             left_out,
         }
@@ -105,7 +109,7 @@ impl Results {
             rules: campaign.rules,
             no_cgroup,
             distinct: DISTINCT,
-            rows: measured.iter().map(Row::new).collect(),
+            rows: measured.iter().map(|measured| Row::new(measured, &campaign.rules)).collect(),
         }
     }
 
@@ -116,8 +120,23 @@ impl Results {
         sizes
     }
 
+    /// Those with figures.
     fn rows_with(&self, controllers: usize) -> impl Iterator<Item = &Row> {
-        self.rows.iter().filter(move |row| row.controllers == controllers)
+        self.rows.iter().filter(move |row| row.controllers == controllers && !row.repeats.is_empty())
+    }
+
+    /// What failed, in words.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        let text = |row: &Row| {
+            let failure = row.failure.as_ref()?;
+            Some(format!(
+                "{} with {} controllers failed after {} repeats: {failure}",
+                row.variant,
+                row.controllers,
+                row.repeats.len() + row.left_out.len()
+            ))
+        };
+        self.rows.iter().filter_map(text).collect()
     }
 }
 

@@ -17,6 +17,9 @@ pub(super) fn markdown(results: &Results) -> String {
         let _ = writeln!(text, "\nMemory in MiB, summed over the processes:\n");
         memory(&mut text, &rows);
     }
+    for failure in results.failures() {
+        let _ = writeln!(text, "\nNot complete: {failure}");
+    }
     settings(&mut text, results);
     text
 }

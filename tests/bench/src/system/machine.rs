@@ -53,7 +53,7 @@ fn field(text: &str, name: &str) -> Option<String> {
 pub(crate) struct Others {
     ours: Vec<u32>,
     start: Instant,
-    busy: f64,
+    idle: Idle,
     own: Duration,
 }
 
@@ -62,29 +62,46 @@ impl Others {
     pub(crate) fn than(ours: &[u32]) -> Result<Self> {
         let mut ours = ours.to_vec();
         ours.push(std::process::id());
-        Ok(Self { own: cpu_of(&ours)?, busy: busy()?, start: Instant::now(), ours })
+        Ok(Self { own: cpu_of(&ours)?, idle: Idle::now()?, start: Instant::now(), ours })
     }
 
     /// Cores that others have used since, in the mean. The kernel's own work for nobody in particular counts as theirs.
     pub(crate) fn cores(&self) -> Result<f64> {
         let elapsed = self.start.elapsed().as_secs_f64();
-        let busy = busy()? - self.busy;
+        let idle = Idle::now()?;
+        let busy = idle.processors * elapsed - (idle.seconds - self.idle.seconds);
         let own = cpu_of(&self.ours)?.saturating_sub(self.own).as_secs_f64();
         Ok(((busy - own) / elapsed).max(0.0))
     }
 }
 
-/// Seconds that all processors have been busy.
-fn busy() -> Result<f64> {
-    busy_of(&std::fs::read_to_string("/proc/stat")?).context("an odd `/proc/stat`")
+/// Time in which processors had nothing to do. A tickless kernel measures it, while it samples the time in which they were busy,
+/// which misses work that is shorter than a tick.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Idle {
+    /// Summed over the processors.
+    seconds: f64,
+    processors: f64,
 }
 
-/// user, nice, system, irq, softirq and steal; not idle, iowait, and not guest, which user has already.
-fn busy_of(stat: &str) -> Option<f64> {
-    let fields: Vec<f64> =
-        stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().filter_map(|text| text.parse().ok()).collect();
-    let sum = [0, 1, 2, 5, 6, 7].into_iter().map(|index| fields.get(index)).sum::<Option<f64>>()?;
-    Some(sum / TICKS_PER_SECOND)
+impl Idle {
+    fn now() -> Result<Self> {
+        Self::parse(&std::fs::read_to_string("/proc/stat")?).context("an odd `/proc/stat`")
+    }
+
+    fn parse(stat: &str) -> Option<Self> {
+        let fields: Vec<f64> = stat
+            .lines()
+            .next()?
+            .strip_prefix("cpu ")?
+            .split_whitespace()
+            .filter_map(|text| text.parse().ok())
+            .collect();
+        // Waiting for a disk is idle as well.
+        let ticks = fields.get(3)? + fields.get(4)?;
+        let processors = stat.lines().skip(1).take_while(|line| line.starts_with("cpu")).count();
+        Some(Self { seconds: ticks / TICKS_PER_SECOND, processors: processors as f64 })
+    }
 }
 
 #[cfg(test)]
@@ -92,11 +109,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn idle_time_is_not_busy_and_guest_time_counts_once() {
-        let stat = "cpu  100 20 30 9999 888 4 5 6 77 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
-        assert_eq!(busy_of(stat), Some(1.65));
-        assert_eq!(busy_of("cpu  1 2 3\n"), None);
-        assert_eq!(busy_of(""), None);
+    fn idle_is_idle_and_waiting_for_disks_over_all_processors() {
+        let stat = "cpu  100 20 30 9000 800 4 5 6 77 0\ncpu0 1 1 1 1 1 1 1 1 1 1\ncpu1 1 1 1 1 1 1 1 1 1 1\nintr 1\n";
+        assert_eq!(Idle::parse(stat), Some(Idle { seconds: 98.0, processors: 2.0 }));
+        assert_eq!(Idle::parse("cpu  1 2 3\n"), None);
+        assert_eq!(Idle::parse(""), None);
+    }
+
+    #[tokio::test]
+    async fn a_busy_neighbour_is_seen_and_we_are_not() {
+        let mut neighbour = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let (others, without) = (Others::than(&[]).unwrap(), Others::than(&[neighbour.id()]).unwrap());
+        // Until it has used enough to be told from what else runs.
+        while cpu_of(&[neighbour.id()]).unwrap() < Duration::from_millis(100) {
+            std::thread::yield_now();
+        }
+        let (with, without) = (others.cores().unwrap(), without.cores().unwrap());
+        neighbour.kill().unwrap();
+        neighbour.wait().unwrap();
+        assert!(with > without, "{with} {without}");
     }
 
     #[test]

@@ -432,6 +432,25 @@ fn timer() -> Result<()> {
     })
 }
 
+#[test]
+fn observer() -> Result<()> {
+    test(async |space| {
+        let namespace = space.namespace("a").await?;
+        let guest = Guest::new("observer", "observer")
+            .env("NAMESPACES", &namespace)
+            .env("RESOURCE", "/v1/Secret/secrets")
+            .grant(Rule::read("", "secrets").namespace(&namespace));
+        let host = space.host().guest(guest).start().await?;
+        host.until_ready().await?;
+        let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "one" } });
+        let secrets: kube::Api<k8s_openapi::api::core::v1::Secret> = kube::Api::namespaced(space.client(), &namespace);
+        secrets.create(&kube::api::PostParams::default(), &serde_json::from_value(secret)?).await?;
+        let expected = format!("{namespace}/one");
+        host.log().wait("the secret", |line| line.is_of("observer") && line.message() == expected).await?;
+        Ok(())
+    })
+}
+
 macro_rules! assert_test_exists {
     ($program:ident) => {
         #[expect(unused_imports, reason = "the import is the check: a program without a test does not compile")]

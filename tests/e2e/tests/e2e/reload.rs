@@ -184,7 +184,7 @@ fn the_series_of_a_guests_requests_go_with_it_and_come_back_with_it() -> Result<
             assert!(count[0] >= 2 && count[1] == 1, "`{guest}`: {count:?}");
         }
 
-        host.configure(&[stays.clone()]).await?;
+        host.configure(std::slice::from_ref(&stays)).await?;
         eventually("the metrics forget the guest", async || {
             let count = counted(&host, "goes").await?;
             ensure!(count == [0, 0], "{count:?}");
