@@ -34,7 +34,7 @@ const MOST_SLOWDOWN: f64 = 2.0;
 
 /// Measures the same ring of controllers as Go pods, as Rust pods and as the guests of one wasm-operator pod, on a real node. Needs root.
 #[derive(Debug, Parser)]
-#[command(name = "devel/bench --node", version)]
+#[command(name = "devel/bench --node", bin_name = "devel/bench --node", version)]
 pub(crate) struct Arguments {
     /// Numbers of controllers
     #[arg(long, value_delimiter = ',', value_name = "N,...", default_values_t = [10, 50, 100], value_parser = variant::controllers)]

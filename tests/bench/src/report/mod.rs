@@ -86,8 +86,11 @@ impl Row {
     }
 }
 
-/// When memory was looked at.
-const PHASES: [(&str, fn(&Repeat) -> &Memory); 3] =
+/// A moment at which memory was looked at: its name, and where the figures are.
+type Phase = (&'static str, fn(&Repeat) -> &Memory);
+
+/// All of them.
+const PHASES: [Phase; 3] =
     [("idle", |repeat| &repeat.idle), ("under load", |repeat| &repeat.load), ("after load", |repeat| &repeat.after)];
 
 impl Results {

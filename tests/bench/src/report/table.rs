@@ -163,7 +163,7 @@ pub(crate) fn number(value: f64) -> String {
         size if size >= 9.995 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
     };
-    let plain = rounded.trim_end_matches(|digit| digit == '0');
+    let plain = rounded.trim_end_matches('0');
     // 100 keeps its zeros, 1.00 is 1.
     if rounded.contains('.') { plain.trim_end_matches('.').to_owned() } else { rounded }
 }

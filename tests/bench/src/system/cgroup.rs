@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// What the names of groups begin with; the process id follows.
+const PREFIX: &str = "wasm-operator-bench-";
 /// Bytes of a MiB.
 const MEBIBYTE: f64 = 1_048_576.0;
 
@@ -16,9 +18,10 @@ impl MemoryGroup {
     /// Makes one, or says why there is none.
     pub(crate) fn create() -> Result<Self, String> {
         let own = fs::read_to_string("/proc/self/cgroup").map_err(|error| format!("no cgroups: {error}"))?;
-        let name = format!("wasm-operator-bench-{}", std::process::id());
+        let name = format!("{PREFIX}{}", std::process::id());
         let mut why = "no memory controller is mounted at /sys/fs/cgroup".to_owned();
         for parent in parents(Path::new("/sys/fs/cgroup"), &own) {
+            remove_leftovers(&parent);
             let directory = parent.join(&name);
             match fs::create_dir(&directory) {
                 Ok(()) => {}
@@ -56,6 +59,18 @@ impl Drop for MemoryGroup {
     fn drop(&mut self) {
         // What is left has no process and no limit.
         let _ = fs::remove_dir(&self.directory);
+    }
+}
+
+/// A run that was killed could not remove its group.
+fn remove_leftovers(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Only an empty group can be removed, so nothing that runs is touched.
+            let _ = fs::remove_dir(entry.path());
+        }
     }
 }
 
@@ -97,6 +112,19 @@ mod tests {
         assert_eq!(parents(mount, "5:cpu:/x\n4:memory:/a/b\n0::/\n"), [mount.join("memory/a/b"), mount.to_owned()]);
         assert_eq!(parents(mount, "0::/user.slice/s\n"), [mount.to_owned()]);
         assert!(parents(mount, "").is_empty());
+    }
+
+    #[test]
+    fn groups_of_dead_processes_are_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let own = format!("{PREFIX}{}", std::process::id());
+        // Above the largest possible process id.
+        for name in [own.as_str(), "wasm-operator-bench-4294967295", "somebody-else"] {
+            fs::create_dir(parent.path().join(name)).unwrap();
+        }
+        remove_leftovers(parent.path());
+        assert!(parent.path().join(own).exists() && parent.path().join("somebody-else").exists());
+        assert!(!parent.path().join("wasm-operator-bench-4294967295").exists());
     }
 
     #[test]

@@ -284,7 +284,10 @@ fn garbage_file() -> Result<()> {
     test(async |space| {
         let file = space.directory().join("garbage.wasm");
         std::fs::write(&file, (0..100_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>())?;
-        Stage::with_broken(space, "", |guest| guest.wasm(&file)).await?.never_starts("not WebAssembly").await
+        Stage::with_broken(space, "", |guest| guest.wasm(&file))
+            .await?
+            .never_starts("is not a WebAssembly component")
+            .await
     })
 }
 

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use prometheus_client::encoding::text;
-use wasm_operator_core::dispatch::{Dispatcher, Options, Settings};
+use wasm_operator_core::dispatch::{Dispatcher, Options, Settings, Tally};
 
 use super::*;
 
@@ -15,7 +15,8 @@ fn text(registry: &Registry) -> String {
 fn snapshot() -> Snapshot {
     let mut dispatcher = Dispatcher::new(Options::default());
     let id = dispatcher.add(Time::ZERO, Settings::default());
-    dispatcher.snapshot(Time::ZERO, id).unwrap()
+    let predicted = Tally { hits: 1, ..Tally::default() };
+    Snapshot { predicted, ..dispatcher.snapshot(Time::ZERO, id).unwrap() }
 }
 
 fn current(guest: &str) -> Current {
