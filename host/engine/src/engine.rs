@@ -16,6 +16,7 @@ use crate::cache::{Artifact, Cache};
 use crate::compile::{self, CompileError, CompileLimits};
 use crate::component::{Component, GuestSettings};
 use crate::error::{EngineError, LoadError, PrepareError};
+use crate::stacks::Stacks;
 use crate::state::State;
 use crate::ticker::Ticker;
 
@@ -133,6 +134,7 @@ impl Engine {
         let mut config = config(stack_bytes);
         let compatibility = compatibility(&config);
         config.enable_compiler(false);
+        config.with_host_stack(Arc::new(Stacks::default()));
         let wasmtime = wasmtime::Engine::new(&config).map_err(describe)?;
         let linker = crate::linker::linker(&wasmtime).map_err(describe)?;
         let weak = wasmtime.weak();

@@ -24,6 +24,8 @@ pub(crate) struct Ticker(Arc<Shared>);
 struct Shared {
     /// Guests that are executing right now, not those that wait for a response.
     running: AtomicUsize,
+    /// A guest has executed since the last tick. Most are done before a tick sees them.
+    ran: AtomicBool,
     parked: AtomicBool,
     stopped: AtomicBool,
     lock: Mutex<()>,
@@ -44,6 +46,7 @@ impl Ticker {
     pub(crate) fn enter(&self) -> Running<'_> {
         // Both orders of this and of the thread's "parked, then look at running" see each other: no wake is lost.
         self.0.running.fetch_add(1, Ordering::SeqCst);
+        self.0.ran.store(true, Ordering::Relaxed);
         if self.0.parked.load(Ordering::SeqCst) {
             self.0.notify();
         }
@@ -78,7 +81,7 @@ impl Shared {
     fn run(&self, tick: &impl Fn()) {
         let mut idle = 0;
         while !self.stopped.load(Ordering::SeqCst) {
-            if self.running.load(Ordering::SeqCst) > 0 {
+            if self.ran.swap(false, Ordering::Relaxed) || self.running.load(Ordering::SeqCst) > 0 {
                 idle = 0;
             } else {
                 idle += 1;

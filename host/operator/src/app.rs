@@ -38,9 +38,9 @@ use crate::scheduler::Scheduler;
 use crate::why::Why;
 use crate::workers::Workers;
 
-/// Bytes that compiled components hold in memory before those of the guests asleep longest are unloaded: what some
-/// hundred different components need, and a small part of the smallest node.
-const COMPONENT_BYTES: u64 = 16 << 20;
+/// Bytes of the heap that compiled components hold before those of the guests asleep longest are unloaded: about ten different
+/// Rust components. Each has ten times as much of mapped code, and mapping one again takes less than a millisecond.
+const COMPONENT_BYTES: u64 = 2 << 20;
 
 /// How `run` was called.
 #[derive(Debug, Clone)]

@@ -31,6 +31,10 @@ use crate::workers::Workers;
 /// Wait before something transient, such as an API server that does not answer, is tried again.
 const TRANSIENT: Backoff = Backoff { base: Duration::from_millis(250), max: Duration::from_secs(5) };
 
+/// How long an instance that nobody can reach any more waits to be unmapped, in its thread's time. A guest is put to sleep when the event
+/// of its own write arrives, which often is what another guest waits for: unmapping at once would hold that one up.
+const BEFORE_DROP: Duration = Duration::from_millis(2);
+
 /// What guests are run with.
 #[derive(Debug, Clone)]
 pub(crate) struct HostOptions {
@@ -281,11 +285,15 @@ impl Runner for HostRunner {
 
     fn sleep(&self, id: GuestId, reason: SleepReason) {
         let Some(guest) = self.0.guest(id) else { return };
-        self.0.workers.slept(id);
         self.0.metrics.slept(&guest.name, reason);
-        if let Some(active) = guest.active() {
-            active.pool.sleep();
+        let instances = guest.active().map(|active| active.pool.sleep()).unwrap_or_default();
+        if !instances.is_empty() {
+            self.0.workers.submit(id, move || async move {
+                tokio::time::sleep(BEFORE_DROP).await;
+                drop(instances);
+            });
         }
+        self.0.workers.slept(id);
     }
 
     fn unload(&self, id: GuestId) {

@@ -110,16 +110,15 @@ impl Pool {
         self.idle.lock().iter().map(Instance::private_bytes).sum()
     }
 
-    /// Drops the idle instances.
-    pub(crate) fn sleep(&self) {
-        // Taken out first: unmapping memory is not to be done under the lock.
-        let idle = std::mem::take(&mut *self.idle.lock());
-        drop(idle);
+    /// Takes the idle instances out. Dropping them, which unmaps memory, is for the caller.
+    #[must_use]
+    pub(crate) fn sleep(&self) -> Vec<Instance> {
+        std::mem::take(&mut *self.idle.lock())
     }
 
-    /// Drops the mapped component as well.
+    /// Drops the idle instances and the mapped component.
     pub(crate) fn unload(&self) {
-        self.sleep();
+        drop(self.sleep());
         let component = self.component.lock().take();
         drop(component);
     }

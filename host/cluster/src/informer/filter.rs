@@ -28,6 +28,11 @@ impl Filter {
         })
     }
 
+    /// Empty: all.
+    pub(crate) fn namespaces(&self) -> &BTreeSet<Arc<str>> {
+        &self.namespaces
+    }
+
     pub(crate) fn selects(&self, object: &Object) -> bool {
         let metadata = &object.metadata;
         let namespace = self.namespaces.is_empty()

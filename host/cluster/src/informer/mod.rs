@@ -9,6 +9,7 @@
 //! without change never reach it. What a subscriber sees is in `stream`, how a stream is
 //! kept going in `machine` and `reader`.
 
+mod audience;
 mod combined;
 mod filter;
 mod machine;

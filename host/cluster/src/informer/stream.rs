@@ -1,12 +1,12 @@
 //! One upstream stream as its subscribers see it: the objects, and who hears of changes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use wasm_operator_core::object::{Change, Object, ObjectRef, ResourceVersion};
 
+use super::audience::{Audience, Entry, Known};
 use super::filter::Filter;
 use super::store::Store;
 use super::wire::{Event, Source};
@@ -26,31 +26,7 @@ pub(crate) struct Stream {
 struct Inner {
     store: Store,
     state: SubscriptionState,
-    subscribers: BTreeMap<u64, Entry>,
-    next_subscriber: u64,
-}
-
-/// What a subscriber knows.
-pub(crate) type Known = BTreeMap<ObjectRef, Arc<Object>>;
-
-struct Entry {
-    filter: Arc<Filter>,
-    subscriber: Arc<dyn Subscriber>,
-    /// What it knew before it came, as long as the stream cannot tell whether it still exists.
-    known: Known,
-}
-
-impl Entry {
-    /// Tells the subscriber which of the objects that it knew before it came do not exist any more.
-    fn confirm(&mut self, store: &Store) {
-        for (key, old) in std::mem::take(&mut self.known) {
-            let is_there =
-                |object: &Arc<Object>| object.metadata.uid == old.metadata.uid && self.filter.selects(object);
-            if !store.get(&key).is_some_and(is_there) {
-                self.subscriber.changed(&Change { old: Some(old), new: None, initial: false });
-            }
-        }
-    }
+    audience: Audience,
 }
 
 impl Stream {
@@ -62,8 +38,7 @@ impl Stream {
             inner: Mutex::new(Inner {
                 store: Store::default(),
                 state: SubscriptionState::Syncing,
-                subscribers: BTreeMap::new(),
-                next_subscriber: 0,
+                audience: Audience::default(),
             }),
             metrics,
             label,
@@ -75,7 +50,7 @@ impl Stream {
     /// not there any more: at once, or when the first list is complete.
     pub(crate) fn attach(&self, filter: Arc<Filter>, subscriber: Arc<dyn Subscriber>, known: Known) -> u64 {
         let mut inner = self.inner.lock();
-        let Inner { store, state, subscribers, next_subscriber } = &mut *inner;
+        let Inner { store, state, audience } = &mut *inner;
         let mut entry = Entry { filter, subscriber, known };
         if state.has_objects() {
             entry.confirm(store);
@@ -84,9 +59,7 @@ impl Stream {
             entry.subscriber.changed(&Change { old: None, new: Some(object.clone()), initial: true });
         }
         entry.subscriber.state(state);
-        let id = *next_subscriber;
-        *next_subscriber += 1;
-        subscribers.insert(id, entry);
+        let id = audience.add(entry);
         self.metrics.watch_subscribers.get_or_create(&self.label).inc();
         id
     }
@@ -94,7 +67,7 @@ impl Stream {
     /// Removes a subscriber and returns what it knows.
     pub(crate) fn detach(&self, id: u64) -> Known {
         let mut inner = self.inner.lock();
-        let Some(Entry { filter, mut known, .. }) = inner.subscribers.remove(&id) else { return Known::new() };
+        let Some(Entry { filter, mut known, .. }) = inner.audience.remove(id) else { return Known::new() };
         self.metrics.watch_subscribers.get_or_create(&self.label).dec();
         let held = inner.store.objects().filter(|object| filter.selects(object));
         known.extend(held.map(|object| (object.object_ref(), object.clone())));
@@ -151,8 +124,8 @@ impl Stream {
         let mut inner = self.inner.lock();
         let initial = !inner.state.has_objects();
         if inner.store.is_older(&position) {
-            for entry in inner.subscribers.values() {
-                entry.subscriber.history_lost();
+            for subscriber in inner.audience.subscribers() {
+                subscriber.history_lost();
             }
         }
         self.update(&mut inner, |store| store.replace(listed, position, initial));
@@ -192,8 +165,8 @@ impl Stream {
             return;
         }
         inner.state = state;
-        for entry in inner.subscribers.values() {
-            entry.subscriber.state(&inner.state);
+        for subscriber in inner.audience.subscribers() {
+            subscriber.state(&inner.state);
         }
     }
 
@@ -204,15 +177,10 @@ impl Stream {
 
     /// Changes the store and tells everybody. Subscribers do not block: they only note what is to be done.
     fn update(&self, inner: &mut Inner, edit: impl FnOnce(&mut Store) -> Vec<Change>) {
-        let Inner { store, subscribers, .. } = inner;
+        let Inner { store, audience, .. } = inner;
         let before = (store.len(), store.bytes());
         let changes = edit(store);
-        for entry in subscribers.values_mut() {
-            entry.confirm(store);
-            for change in changes.iter().filter_map(|change| entry.filter.narrow(change)) {
-                entry.subscriber.changed(&change);
-            }
-        }
+        audience.tell(&changes, store);
         self.metrics.cache_objects.get_or_create(&self.label).inc_by(difference(before.0, store.len()));
         self.metrics.cache_bytes.get_or_create(&self.label).inc_by(difference(before.1, store.bytes()));
     }

@@ -13,7 +13,7 @@ use wasm_operator_core::selector::FieldSelector;
 
 use super::combined::Combined;
 use super::filter::Filter;
-use super::stream::Known;
+use super::audience::Known;
 use super::wire::Source;
 use super::{Informers, ParkReason, Running, Scope, Subscriber, SubscriptionState};
 use crate::rights::Unanswered;
