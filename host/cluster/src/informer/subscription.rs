@@ -11,9 +11,9 @@ use wasm_operator_core::backoff::{Backoff, Random};
 use wasm_operator_core::object::{Object, ObjectRef};
 use wasm_operator_core::selector::FieldSelector;
 
+use super::audience::Known;
 use super::combined::Combined;
 use super::filter::Filter;
-use super::audience::Known;
 use super::wire::Source;
 use super::{Informers, ParkReason, Running, Scope, Subscriber, SubscriptionState};
 use crate::rights::Unanswered;
