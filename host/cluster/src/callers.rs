@@ -8,7 +8,6 @@ mod cache;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +19,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use wasm_operator_core::front_door::{GROUP, GUESTS, SUBRESOURCE};
@@ -55,7 +55,7 @@ const REVIEWS_OF_ONE: Rate = Rate { per_second: 5, burst: 20 };
 const MAX_ADDRESSES: usize = 4_096;
 
 /// Who calls, as the API server says.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Caller {
     /// The name.
     pub user: String,
@@ -87,11 +87,22 @@ pub enum CallerError {
     Unanswered(String),
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Question {
-    caller: Caller,
-    verb: &'static str,
-    guest: Box<str>,
+/// A question as the key of its answer: an identity may have some KiB, so it is not kept.
+fn question(caller: &Caller, verb: Verb, guest: &str) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    let mut add = |text: &str| {
+        // With its length, so that no two questions read the same.
+        digest.update(text.len().to_le_bytes());
+        digest.update(text.as_bytes());
+    };
+    let extra = caller
+        .extra
+        .iter()
+        .flat_map(|(key, values)| [key.clone(), values.len().to_string()].into_iter().chain(values.iter().cloned()));
+    let counts = [caller.groups.len().to_string(), caller.extra.len().to_string()];
+    let texts = [verb.as_str(), guest, &caller.user, &caller.uid].map(str::to_owned).into_iter().chain(counts);
+    texts.chain(caller.groups.iter().cloned()).chain(extra).for_each(|text| add(&text));
+    digest.finalize().into()
 }
 
 /// Asks the API server about callers. Cheap to clone; clones share what is known.
@@ -103,23 +114,27 @@ struct Inner {
     audience: Arc<str>,
     tokens: Cache<[u8; 32], Caller>,
     wrong_tokens: Cache<[u8; 32], CallerError>,
-    rights: Cache<Question, bool>,
-    turns: Semaphore,
+    rights: Cache<[u8; 32], bool>,
+    turns: Arc<Semaphore>,
+    runtime: Handle,
     rate: Mutex<RateLimit<IpAddr>>,
     started: Instant,
 }
 
 impl Callers {
     /// Asks with the host's own identity, which needs `create` on `tokenreviews` and `subjectaccessreviews`.
+    ///
+    /// Reviews run on `runtime`, where the client's connections live, whoever asks.
     #[must_use]
-    pub fn new(client: Client, audience: &str) -> Self {
+    pub fn new(client: Client, audience: &str, runtime: Handle) -> Self {
         Self(Arc::new(Inner {
             client,
             audience: audience.into(),
             tokens: Cache::new(MAX_ANSWERS),
             wrong_tokens: Cache::new(MAX_ANSWERS),
             rights: Cache::new(MAX_ANSWERS),
-            turns: Semaphore::new(MAX_REVIEWS),
+            turns: Arc::new(Semaphore::new(MAX_REVIEWS)),
+            runtime,
             rate: Mutex::new(RateLimit::new(REVIEWS, REVIEWS_OF_ONE, MAX_ADDRESSES)),
             started: Instant::now(),
         }))
@@ -162,7 +177,7 @@ impl Callers {
     /// When nothing is known.
     pub async fn may_call(&self, caller: &Caller, verb: Verb, guest: &str, from: IpAddr) -> Result<bool, CallerError> {
         let inner = &*self.0;
-        let question = Question { caller: caller.clone(), verb: verb.as_str(), guest: guest.into() };
+        let question = question(caller, verb, guest);
         if let Some(allowed) = inner.rights.get(&question) {
             return Ok(allowed);
         }
@@ -218,7 +233,7 @@ impl Inner {
         if caller.is_passable() { Ok(caller) } else { Err(CallerError::Identity) }
     }
 
-    async fn review<R: Serialize + DeserializeOwned + 'static>(
+    async fn review<R: Serialize + DeserializeOwned + Send + 'static>(
         &self,
         path: &str,
         review: &R,
@@ -234,13 +249,15 @@ impl Inner {
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(body)
             .map_err(|error| unanswered(&error))?;
-        let asked = async {
+        let (turns, client) = (Arc::clone(&self.turns), self.client.clone());
+        let asked = self.runtime.spawn(timeout(REVIEW_TIMEOUT, async move {
             // Never closed.
-            let _turn = self.turns.acquire().await;
-            self.client.request::<R>(request).await
-        };
-        timeout(REVIEW_TIMEOUT, asked)
+            let _turn = turns.acquire().await;
+            client.request::<R>(request).await
+        }));
+        asked
             .await
+            .map_err(|error| unanswered(&error))?
             .map_err(|_| unanswered(&format_args!("no answer within {} s", REVIEW_TIMEOUT.as_secs())))?
             .map_err(|error| unanswered(&error))
     }
@@ -251,7 +268,9 @@ impl Caller {
     #[must_use]
     pub fn is_passable(&self) -> bool {
         let texts = [&self.user, &self.uid].into_iter().chain(&self.groups);
-        let bytes: usize = texts.clone().map(|text| text.len().saturating_add(32)).sum();
+        let extra = self.extra.iter().flat_map(|(key, values)| std::iter::once(key).chain(values));
+        // Each is a header, or an entry in a review.
+        let bytes: usize = texts.clone().chain(extra).map(|text| text.len().saturating_add(32)).sum();
         bytes <= MAX_IDENTITY && texts.into_iter().all(|text| !text.chars().any(char::is_control))
     }
 }

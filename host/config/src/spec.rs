@@ -54,7 +54,7 @@ pub struct GuestSpec {
     /// When the guest is put to sleep.
     #[serde(default)]
     pub sleep: Sleep,
-    /// The requests that the guest serves behind the front door.
+    /// The requests that the guest serves behind the front door, and where else.
     #[serde(default)]
     pub serve: Serve,
     /// Reconciles at once, and so instances, each with its own `limits.memoryBytes`. 1 to 256, default 1.

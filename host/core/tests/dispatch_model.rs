@@ -314,7 +314,9 @@ impl World {
                 let guest = &mut self.guests[guest];
                 match self.real.request(now, guest.id) {
                     Ok(request) => guest.waiting.push_back(request),
-                    Err(Refusal::QueueFull) => assert_eq!(guest.waiting.len(), MAX_WAITING),
+                    Err(Refusal::QueueFull) => {
+                        assert_eq!(guest.waiting.len() + guest.serving.len(), guest.settings.requests + MAX_WAITING);
+                    }
                     Err(refusal) => guest.assert_refusal(now, refusal),
                 }
             }

@@ -247,3 +247,16 @@ fn what_requests_cost_is_charged_to_the_guests_reconciles() {
     host.mark(other);
     assert_eq!(host.run().guest, other);
 }
+
+#[test]
+fn a_request_that_need_not_wait_needs_no_queue() {
+    let (mut host, guest) = Host::with_guest(Settings { requests: 2, waiting_requests: 0, ..settings() });
+    let first = host.request(guest).unwrap();
+    host.request(guest).unwrap();
+    assert_eq!(host.request(guest), Err(Refusal::QueueFull));
+    assert_eq!(host.steps().len(), 2);
+    assert_eq!(host.request(guest), Err(Refusal::QueueFull));
+    host.dispatcher.served(host.now, guest, first, false, MS);
+    host.request(guest).unwrap();
+    host.serve();
+}

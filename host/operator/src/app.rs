@@ -170,7 +170,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         let why = Arc::new(move |name: &str| Why::ask(&asked, name));
         tokio::spawn(admin::serve(listener, Admin { registry: Arc::new(registry), health, why }));
     }
-    let callers = Callers::new(client.clone(), &front_door.audience);
+    let callers = Callers::new(client.clone(), &front_door.audience, Handle::current());
     let (door, mut connections) = FrontDoor::new(host.clone(), callers, closed);
     let listening = door.listen(&front_door).await?;
     report(&parsed);

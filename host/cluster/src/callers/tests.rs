@@ -34,7 +34,7 @@ impl Server {
                 Ok::<_, std::convert::Infallible>(Response::builder().status(201).body(body).unwrap())
             }
         });
-        Self { callers: Callers::new(Client::new(service, "default"), "ours"), asked, last }
+        Self { callers: Callers::new(Client::new(service, "default"), "ours", Handle::current()), asked, last }
     }
 
     fn asked(&self) -> usize {
@@ -163,6 +163,33 @@ async fn the_right_is_asked_with_everything_that_is_known_of_the_caller() {
     assert_eq!(server.asked(), 4);
 }
 
+#[test]
+fn no_two_questions_have_one_key() {
+    let caller = |user: &str, groups: &[&str], extra: &[(&str, &[&str])]| Caller {
+        user: user.into(),
+        uid: String::new(),
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        extra: extra
+            .iter()
+            .map(|(key, values)| ((*key).to_owned(), values.iter().map(|value| (*value).to_owned()).collect()))
+            .collect(),
+    };
+    let questions = [
+        question(&caller("a", &[], &[]), Verb::Get, "x"),
+        question(&caller("a", &[], &[]), Verb::Create, "x"),
+        question(&caller("a", &[], &[]), Verb::Get, "y"),
+        question(&caller("ax", &[], &[]), Verb::Get, ""),
+        question(&caller("a", &["b"], &[]), Verb::Get, "x"),
+        question(&caller("a", &["b", "c"], &[]), Verb::Get, "x"),
+        question(&caller("a", &["bc"], &[]), Verb::Get, "x"),
+        question(&caller("a", &["b"], &[("c", &[])]), Verb::Get, "x"),
+        question(&caller("a", &[], &[("b", &["c"])]), Verb::Get, "x"),
+        question(&caller("a", &[], &[("b", &[]), ("c", &[])]), Verb::Get, "x"),
+    ];
+    let different: std::collections::BTreeSet<_> = questions.iter().collect();
+    assert_eq!(different.len(), questions.len());
+}
+
 #[tokio::test]
 async fn what_is_denied_is_not_allowed() {
     let server = Server::new(|_| json!({"allowed": true, "denied": true}));
@@ -175,7 +202,7 @@ async fn an_api_server_that_fails_lets_nobody_in_and_is_asked_again() {
         let body = Full::new(Bytes::from_static(b"{}"));
         Ok::<_, std::convert::Infallible>(Response::builder().status(500).body(body).unwrap())
     });
-    let callers = Callers::new(Client::new(service, "default"), "ours");
+    let callers = Callers::new(Client::new(service, "default"), "ours", Handle::current());
     for _ in 0..2 {
         assert!(matches!(callers.authenticate("token", HERE).await, Err(CallerError::Unanswered(_))));
         let right = callers.may_call(&Caller::default(), Verb::Get, "hello", HERE).await;

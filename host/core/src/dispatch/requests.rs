@@ -118,7 +118,8 @@ impl Dispatcher {
         if let Some(refusal) = guest.refusal(now) {
             return Err(refusal);
         }
-        if guest.requests.waiting() >= guest.settings.waiting_requests {
+        let places = guest.settings.requests.saturating_add(guest.settings.waiting_requests);
+        if guest.requests.running().saturating_add(guest.requests.waiting()) >= places {
             return Err(Refusal::QueueFull);
         }
         guest.requests.waiting.push_back((request, now));

@@ -152,3 +152,67 @@ impl Body for ServedBody {
         self.body.as_ref().map_or_else(|| http_body::SizeHint::with_exact(0), Body::size_hint)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    fn parts(sizes: &[usize]) -> HyperOutgoingBody {
+        let frames: Vec<_> = sizes.iter().map(|size| Ok(Frame::data(Bytes::from(vec![b'x'; *size])))).collect();
+        StreamBody::new(stream::iter(frames)).boxed_unsync()
+    }
+
+    fn answer(body: HyperOutgoingBody, limit: u64, answering: &Answering) -> Result<ResponseBody, HttpError> {
+        let limits = ServeLimits { time: Duration::MAX, response_bytes: limit };
+        let response = bounded(http::Response::new(body), limits, Arc::clone(&answering.broken))?;
+        Ok(response.into_body())
+    }
+
+    async fn read(body: ResponseBody) -> Result<usize, HttpError> {
+        body.collect().await.map(|collected| collected.to_bytes().len())
+    }
+
+    #[tokio::test]
+    async fn a_body_ends_where_the_guest_ended_it() {
+        let answering = Answering::new();
+        let body = answer(parts(&[10, 0, 20]), 30, &answering).unwrap();
+        // The call may go on after the body.
+        assert_eq!(read(body).await, Ok(30));
+        let body = answer(parts(&[10]), 30, &answering).unwrap();
+        answering.returned();
+        drop(answering);
+        assert_eq!(read(body).await, Ok(10));
+    }
+
+    #[tokio::test]
+    async fn a_body_whose_call_broke_off_is_no_complete_one() {
+        let answering = Answering::new();
+        let body = answer(parts(&[10]), 30, &answering).unwrap();
+        drop(answering);
+        assert_eq!(read(body).await, Err(HttpError::ResponseIncomplete));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_large_is_refused_as_announced_and_as_found() {
+        let answering = Answering::new();
+        let body = answer(parts(&[10, 21]), 30, &answering).unwrap();
+        assert_eq!(read(body).await, Err(HttpError::ResponseBodySize(30)));
+        let announced = http::Response::builder().header("content-length", "31").body(parts(&[])).unwrap();
+        let limits = ServeLimits { time: Duration::MAX, response_bytes: 30 };
+        let refused = bounded(announced, limits, Arc::clone(&answering.broken)).map(|_| ());
+        assert_eq!(refused, Err(HttpError::ResponseBodySize(30)));
+    }
+
+    #[test]
+    fn what_a_guest_says_instead_of_an_answer_is_cut() {
+        let HttpError::Internal(text) = given_up(ErrorCode::InternalError(Some("x".repeat(5_000)))) else { panic!() };
+        assert_eq!(text.len(), MAX_ERROR_TEXT);
+        assert_eq!(
+            given_up(ErrorCode::ConnectionTerminated),
+            HttpError::Internal("ErrorCode::ConnectionTerminated".into())
+        );
+    }
+}

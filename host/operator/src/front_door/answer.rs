@@ -31,6 +31,8 @@ pub(crate) enum Denial {
         "user `{user}` cannot `{verb}` resource `guests/proxy` in API group `wasm-operator.dev` with the name `{guest}`"
     )]
     Forbidden { user: String, verb: &'static str, guest: String },
+    #[error("this listener is not for pages in a browser")]
+    Browser,
     #[error("there is no guest `{0}`")]
     NoGuest(String),
     #[error("the guest `{0}` serves no requests")]
@@ -86,7 +88,9 @@ impl Denial {
             Self::NoToken | Self::NoPassword | Self::WrongPassword | Self::Caller(CallerError::Token { .. }) => {
                 (StatusCode::UNAUTHORIZED, "Unauthorized")
             }
-            Self::Forbidden { .. } | Self::Caller(CallerError::Identity) => (StatusCode::FORBIDDEN, "Forbidden"),
+            Self::Forbidden { .. } | Self::Browser | Self::Caller(CallerError::Identity) => {
+                (StatusCode::FORBIDDEN, "Forbidden")
+            }
             Self::Path(NoRoute::NotFound) | Self::NoGuest(_) | Self::ServesNothing(_) => {
                 (StatusCode::NOT_FOUND, "NotFound")
             }

@@ -76,7 +76,8 @@ impl FrontDoor {
             }
         };
         let (name, user) = (Arc::clone(&admitted.guest.name), admitted.user.clone());
-        let observed = |code| Observed { numbers: self.host.metrics.request(&name), began, code };
+        let numbers = self.host.metrics.request(&name);
+        let observed = |code| Observed { numbers, began, code };
         let response = match self.answer(request, admitted, &id).await {
             Ok((response, deadline, ticket)) => {
                 let observed = observed(response.status());
@@ -84,7 +85,7 @@ impl FrontDoor {
             }
             Err(denial) => {
                 drop(observed(denial.code().0));
-                info!(guest = &*name, request_id = id, user, "not served: {denial}");
+                debug!(guest = &*name, request_id = id, user, "not served: {denial}");
                 denial.response()
             }
         };
@@ -112,6 +113,7 @@ impl FrontDoor {
             }
             Access::Listener(listener) => {
                 check_path(uri.path())?;
+                check_origin(headers)?;
                 listener.authenticate(headers, from)?;
                 (&*listener.guest, uri.path(), listener.caller.clone())
             }
@@ -176,6 +178,13 @@ impl FrontDoor {
             }),
         }
     }
+}
+
+/// A listener without tokens knows its callers by where they are. A browser is there as well, and sends what any page tells it
+/// to: whatever comes from another page than the guest's own is refused.
+fn check_origin(headers: &HeaderMap) -> Result<(), Denial> {
+    let from_elsewhere = headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
+    if from_elsewhere || headers.contains_key(http::header::ORIGIN) { Err(Denial::Browser) } else { Ok(()) }
 }
 
 /// The one bearer token.
@@ -359,6 +368,23 @@ mod tests {
             ("x-wasm-operator-user", "Jürgen".as_bytes()),
         ];
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_page_of_another_site_cannot_use_its_readers_place() {
+        for good in
+            [headers(&[]), headers(&[("sec-fetch-site", "none")]), headers(&[("sec-fetch-site", "same-origin")])]
+        {
+            assert_eq!(check_origin(&good), Ok(()), "{good:?}");
+        }
+        for bad in [
+            headers(&[("origin", "https://example.com")]),
+            headers(&[("origin", "null")]),
+            headers(&[("sec-fetch-site", "cross-site")]),
+            headers(&[("sec-fetch-site", "same-site")]),
+        ] {
+            assert_eq!(check_origin(&bad), Err(Denial::Browser), "{bad:?}");
+        }
     }
 
     #[test]

@@ -57,6 +57,8 @@ const MAX_GUESSERS: usize = 1_024;
 pub(crate) enum ListenError {
     #[error("cannot listen on `{address}`: {source}")]
     Bind { address: SocketAddr, source: io::Error },
+    #[error("cannot start the thread of the front door: {0}")]
+    Thread(io::Error),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::sync::watch;
 use tracing::{error, info, warn};
 use wasm_operator_cluster::callers::Caller;
 use wasm_operator_config::{GuestSpec, Listener};
 
-use super::FrontDoor;
-use super::listener::{Access, ListenError, Listening, Own, PasswordFile};
+use super::listener::{Access, ListenError, Own, PasswordFile};
 use super::tls::TlsFiles;
+use super::{FrontDoor, Running};
 
 /// Which guests have a listener.
 #[derive(Default)]
@@ -23,11 +22,6 @@ struct Entry {
     listener: Listener,
     /// None if it could not be opened.
     running: Option<Running>,
-}
-
-struct Running {
-    end: watch::Sender<bool>,
-    task: tokio::task::JoinHandle<()>,
 }
 
 impl Listeners {
@@ -46,12 +40,8 @@ impl Listeners {
             .collect();
         // All that ends goes first: addresses may change hands.
         for guest in gone {
-            let Some(Entry { listener, running: Some(Running { end, task }) }) = self.open.remove(&guest) else {
-                continue;
-            };
-            end.send_replace(true);
-            // The socket is closed when the task has ended, which it does at once; its connections end by themselves.
-            let _ = task.await;
+            let Some(Entry { listener, running: Some(running) }) = self.open.remove(&guest) else { continue };
+            running.close().await;
             info!(guest, address = %listener.address, "the guest's own listener is closed");
         }
         for (guest, listener) in wanted {
@@ -99,7 +89,5 @@ async fn open(
         sources: listener.sources.clone(),
         passwords,
     });
-    let listening = Listening::open(door, listener.address, tls, access).await?;
-    let (end, ended) = watch::channel(false);
-    Ok(Running { end, task: tokio::spawn(listening.serve(ended)) })
+    door.open(listener.address, tls, access).await
 }

@@ -14,8 +14,10 @@ mod listeners;
 mod passwords;
 mod pending;
 mod serve;
+mod thread;
 mod tls;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use listener::{Access, ListenError, Listening};
 pub(crate) use listeners::Listeners;
 pub(crate) use pending::{End, Pending};
 pub(crate) use serve::serve;
+use thread::OwnThread;
 use tls::TlsFiles;
 
 /// Bodies of requests that the host holds at once, in KiB: 32 MiB, so that a thousand callers cannot fill the node.
@@ -48,6 +51,22 @@ pub(crate) struct Options {
     pub(crate) audience: String,
 }
 
+/// Something that listens.
+pub(crate) struct Running {
+    address: SocketAddr,
+    end: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Listens no more; connections end with the answers that are under way.
+    async fn close(self) {
+        self.end.send_replace(true);
+        // The socket is closed when the task has ended, which it does at once.
+        let _ = self.task.await;
+    }
+}
+
 /// What all listeners share.
 pub(crate) struct FrontDoor {
     host: Arc<Host>,
@@ -57,6 +76,7 @@ pub(crate) struct FrontDoor {
     closed: ClosedAddresses,
     /// Turns true when the host stops.
     stop: watch::Sender<bool>,
+    thread: OwnThread,
     /// Held by each connection. When the last one is gone the receiver says so.
     open: Mutex<Option<mpsc::Sender<()>>>,
 }
@@ -71,20 +91,35 @@ impl FrontDoor {
             bodies: Arc::new(Semaphore::new(BODY_KIB)),
             closed,
             stop: watch::Sender::new(false),
+            thread: OwnThread::default(),
             open: Mutex::new(Some(open)),
         };
         (Arc::new(door), all_closed)
     }
 
-    /// Listens for callers with tokens, if the options say where. What this returns ends with the host.
-    pub(crate) async fn listen(self: &Arc<Self>, options: &Options) -> Result<Option<JoinHandle<()>>, ListenError> {
+    /// Listens for callers with tokens, if the options say where, for as long as what this returns is kept.
+    pub(crate) async fn listen(self: &Arc<Self>, options: &Options) -> Result<Option<Running>, ListenError> {
         let Some(address) = options.address else { return Ok(None) };
         let tls = options.tls.clone().map(|(certificate, key)| TlsFiles { certificate, key, client_authorities: None });
         let is_plain = tls.is_none();
-        let listening = Listening::open(self, address, tls, Access::Tokens).await?;
+        let running = self.open(address, tls, Access::Tokens).await?;
+        info!(address = %running.address, tls = !is_plain, audience = options.audience, "the front door listens");
+        Ok(Some(running))
+    }
+
+    async fn open(
+        self: &Arc<Self>,
+        address: SocketAddr,
+        tls: Option<TlsFiles>,
+        access: Access,
+    ) -> Result<Running, ListenError> {
+        let thread = self.thread.handle().map_err(ListenError::Thread)?;
+        let door = Arc::clone(self);
+        let opened = thread.spawn(async move { Listening::open(&door, address, tls, access).await });
+        let listening = opened.await.map_err(|error| ListenError::Thread(io::Error::other(error)))??;
         let address = listening.address();
-        info!(%address, tls = !is_plain, audience = options.audience, "the front door listens");
-        Ok(Some(tokio::spawn(listening.serve(self.stop.subscribe()))))
+        let (end, ended) = watch::channel(false);
+        Ok(Running { address, end, task: thread.spawn(listening.serve(ended)) })
     }
 
     /// Takes no connection and no request any more; what is under way ends.

@@ -219,7 +219,12 @@ fn requests(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &[C
         None,
         MetricType::Gauge,
     )?;
-    for guest in current {
+    // Guests that have never served anything have none.
+    let serves = |guest: &&Current| {
+        let counted = numbers.get(&guest.guest).is_some_and(|numbers| !numbers.codes.is_empty());
+        counted || guest.snapshot.requests_running > 0 || guest.snapshot.requests_waiting > 0
+    };
+    for guest in current.iter().filter(serves) {
         for (phase, count) in
             [("serving", guest.snapshot.requests_running), ("waiting", guest.snapshot.requests_waiting)]
         {

@@ -56,6 +56,10 @@ impl Codes {
         *count = count.saturating_add(1);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
     pub(super) fn read(&self) -> Vec<(u16, u64)> {
         self.0.lock().iter().map(|(code, count)| (*code, *count)).collect()
     }

@@ -71,9 +71,7 @@ pub(crate) fn hostile_server() -> Result<()> {
         let path = |rest: &str| format!("/guests/hostile/{rest}");
         stage.until_code(&path("ok"), 200).await?;
         for rest in ["endless", "short"] {
-            let answer = stage.client.begin("GET", &path(rest), &[], Vec::new()).await?;
-            assert_eq!(answer.status(), 200, "{rest}");
-            ensure!(answer.into_body().collect().await.is_err(), "{rest} has a complete body");
+            ensure!(breaks_off(&stage, &path(rest)).await, "{rest} looks complete");
         }
         for (rest, code) in [("none", 502), ("error", 502), ("interim", 502), ("headers", 200)] {
             let answer = stage.client.get(&path(rest)).await?;
@@ -90,12 +88,18 @@ pub(crate) fn hostile_server() -> Result<()> {
             .wait("the work after the answer", |line| line.is_of("hostile") && line.message() == "after")
             .await?;
         // A trap must not look like the end of a body.
-        let answer = stage.client.begin("GET", &path("trap-in-body"), &[], Vec::new()).await?;
-        assert_eq!(answer.status(), 200);
-        ensure!(answer.into_body().collect().await.is_err(), "the cut-off body looks complete");
+        ensure!(breaks_off(&stage, &path("trap-in-body")).await, "the cut-off body looks complete");
         stage.until_code(&path("ok"), 200).await?;
         Ok(())
     })
+}
+
+/// Whether the connection ends before the answer does, with its head or without.
+async fn breaks_off(stage: &Stage<'_>, path: &str) -> bool {
+    match stage.client.begin("GET", path, &[], Vec::new()).await {
+        Ok(answer) => answer.into_body().collect().await.is_err(),
+        Err(_) => true,
+    }
 }
 
 #[test]
