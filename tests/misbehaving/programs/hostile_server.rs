@@ -81,7 +81,10 @@ impl incoming_handler::Guest for Program {
             "/none" => drop(out),
             "/error" => ResponseOutparam::set(out, Err(ErrorCode::InternalError(Some("no idea".to_owned())))),
             "/interim" => drop(begin(out, 101, &[])),
-            "/headers" => drop(begin(out, 200, &[("x-large", vec![b'x'; 8 << 10])])),
+            "/headers" => {
+                let body = begin(out, 200, &[("x-large", vec![b'x'; 8 << 10])]);
+                let _ = OutgoingBody::finish(body, None);
+            }
             "/leak" => {
                 std::mem::forget(request);
                 ok(out);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming as IncomingBody;
@@ -14,7 +14,8 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 use wasm_operator_cluster::callers::{Caller, CallerError};
 use wasm_operator_core::front_door::{
-    OWN_PREFIX, RESPONSE_HEADERS, Route, check_path, is_dropped_from_request, is_dropped_from_response, route, verb,
+    NoRoute, OWN_PREFIX, RESPONSE_HEADERS, Route, check_path, is_dropped_from_request, is_dropped_from_response, route,
+    verb,
 };
 use wasm_operator_core::request::Verb;
 use wasm_operator_engine::{HttpError, ResponseBody};
@@ -30,16 +31,19 @@ use crate::guest::Guest;
 /// What of a path is shown in the log.
 const LOGGED_PATH: usize = 200;
 
+/// The code under which a request is counted whose caller left before there was an answer: that of nginx.
+const CALLER_LEFT: u16 = 499;
+
 /// Counts a request when its answer is complete, or given up.
 pub(super) struct Observed {
     numbers: RequestNumbers,
     began: Instant,
-    code: StatusCode,
+    code: u16,
 }
 
 impl Drop for Observed {
     fn drop(&mut self) {
-        self.numbers.ended(self.code.as_u16(), self.began.elapsed());
+        self.numbers.ended(self.code, self.began.elapsed());
     }
 }
 
@@ -77,14 +81,14 @@ impl FrontDoor {
         };
         let (name, user) = (Arc::clone(&admitted.guest.name), admitted.user.clone());
         let numbers = self.host.metrics.request(&name);
-        let observed = |code| Observed { numbers, began, code };
+        let mut observed = Observed { numbers, began, code: CALLER_LEFT };
         let response = match self.answer(request, admitted, &id).await {
             Ok((response, deadline, ticket)) => {
-                let observed = observed(response.status());
+                observed.code = response.status().as_u16();
                 response.map(|body| ServedBody::new(body, deadline, ticket, observed).boxed_unsync())
             }
             Err(denial) => {
-                drop(observed(denial.code().0));
+                observed.code = denial.code().0.as_u16();
                 debug!(guest = &*name, request_id = id, user, "not served: {denial}");
                 denial.response()
             }
@@ -229,9 +233,9 @@ fn to_guest(
     let uri = Uri::builder()
         .scheme(Scheme::HTTPS)
         .authority(authority.unwrap_or(Authority::from_static("localhost")))
-        .path_and_query(PathAndQuery::try_from(path).map_err(|_| Denial::BrokenBody)?)
+        .path_and_query(PathAndQuery::try_from(path).map_err(|_| NoRoute::NotFound)?)
         .build()
-        .map_err(|_| Denial::BrokenBody)?;
+        .map_err(|_| NoRoute::NotFound)?;
     let mut request = Request::new(body);
     *request.method_mut() = parts.method;
     *request.uri_mut() = uri;

@@ -21,7 +21,6 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, info, warn};
 use wasm_operator_cluster::callers::Caller;
 use wasm_operator_config::Reload;
-use wasm_operator_core::allowed_host::unmapped;
 use wasm_operator_core::network::Network;
 use wasm_operator_core::rate_limit::{Rate, RateLimit};
 use wasm_operator_core::timer::Time;
@@ -70,7 +69,7 @@ pub(super) enum Access {
     /// Whoever has a token, to every guest.
     Tokens,
     /// Whoever can reach it, to one guest.
-    Listener(Own),
+    Listener(Box<Own>),
 }
 
 /// What is known of a listener of a guest's own.
@@ -179,7 +178,9 @@ impl Listening {
 
     fn files(&self) -> Vec<std::path::PathBuf> {
         let mut files: Vec<_> = self.tls.iter().flat_map(|(files, _)| files.paths()).collect();
-        if let Access::Listener(Own { passwords: Some(passwords), .. }) = &*self.access {
+        if let Access::Listener(own) = &*self.access
+            && let Some(passwords) = &own.passwords
+        {
             files.push(passwords.path.clone());
         }
         files
@@ -198,7 +199,9 @@ impl Listening {
                 Err(error) => error!(%address, %error, "the new certificate is not used; the one before goes on"),
             }
         }
-        if let Access::Listener(Own { passwords: Some(file), .. }) = &*self.access {
+        if let Access::Listener(own) = &*self.access
+            && let Some(file) = &own.passwords
+        {
             match Passwords::read(&file.path) {
                 Ok(passwords) => *file.current.write() = passwords,
                 Err(error) => error!(%address, %error, "the new passwords are not used; those before go on"),
@@ -222,7 +225,8 @@ impl Drop for Listening {
 
 async fn accept(listening: &Listening, end: &watch::Receiver<bool>) {
     let (stream, from) = match listening.socket.accept().await {
-        Ok((stream, from)) => (stream, unmapped(from.ip())),
+        // IPv4 that came to an IPv6 socket. Other forms of IPv4 in IPv6 are what anybody may choose for an address.
+        Ok((stream, from)) => (stream, from.ip().to_canonical()),
         Err(error) => {
             warn!(address = %listening.address, %error, "cannot accept a connection");
             return sleep(ACCEPT_PAUSE).await;

@@ -83,11 +83,11 @@ async fn open(
         client_authorities: listener.client_authorities.as_ref().map(|path| directory.join(path)),
     });
     let passwords = listener.passwords.as_ref().map(|path| PasswordFile::open(directory.join(path))).transpose()?;
-    let access = Access::Listener(Own {
+    let own = Own {
         guest: guest.to_owned(),
         caller: Caller { user: listener.user.clone(), groups: listener.groups.clone(), ..Caller::default() },
         sources: listener.sources.clone(),
         passwords,
-    });
-    door.open(listener.address, tls, access).await
+    };
+    door.open(listener.address, tls, Access::Listener(Box::new(own))).await
 }

@@ -13,6 +13,7 @@ use super::pending::{End, Left, Waiting};
 use crate::guest::Guest;
 use crate::guest_log::within;
 use crate::host::Host;
+use crate::pool::Found;
 use crate::reconcile::{await_echo, broken, keep, no_instance, woke};
 use crate::revision::Active;
 use crate::scheduler::Serving;
@@ -35,12 +36,15 @@ pub(crate) async fn serve(host: Arc<Host>, guest: Arc<Guest>, serve: Serve, wait
         let (mut instance, found) = match active.pool.acquire().await {
             Ok(instance) => instance,
             Err(error) => {
-                let _ = end.send(End::NoInstance);
                 no_instance(&host, &guest, &error);
-                return serving.finish(!error.is_stale(), Duration::ZERO);
+                serving.finish(!error.is_stale(), Duration::ZERO);
+                let _ = end.send(End::NoInstance);
+                return;
             }
         };
-        woke(&host, &guest, &active, serve.wake, found, began.elapsed());
+        if found != Found::Instance {
+            woke(&host, &guest, &active, serve.wake, found, began.elapsed());
+        }
         let before = instance.cpu_time();
         let limits = ServeLimits { time, response_bytes };
         // None: the caller has left, and the instance is gone with its call.
@@ -51,11 +55,13 @@ pub(crate) async fn serve(host: Arc<Host>, guest: Arc<Guest>, serve: Serve, wait
         };
         drop(body);
         let cpu = instance.cpu_time().saturating_sub(before);
-        let is_broken = conclude(&host, &guest, &active, result, end);
+        let (how, is_broken) = conclude(&host, &guest, &active, result);
         keep_if_current(&host, &guest, &active, instance);
         host.workers.used(guest.id, cpu);
         await_echo(&host, &guest, &active);
         serving.finish(is_broken, cpu);
+        // After that, so that whoever hears of a fault finds the guest held back. Nobody hears it if there was an answer.
+        let _ = end.send(how);
     };
     within(span, run).await;
 }
@@ -69,16 +75,9 @@ async fn given_up(left: oneshot::Receiver<Left>) {
     }
 }
 
-/// Says how the call ended. Returns whether the guest is to be held back.
-fn conclude(
-    host: &Host,
-    guest: &Guest,
-    active: &Active,
-    result: Option<Result<(), CallError>>,
-    end: oneshot::Sender<End>,
-) -> bool {
-    let (how, is_broken) = match result {
-        // Nobody hears this if there was an answer.
+/// How the call ended, and whether the guest is to be held back.
+fn conclude(host: &Host, guest: &Guest, active: &Active, result: Option<Result<(), CallError>>) -> (End, bool) {
+    match result {
         Some(Ok(())) => (End::NoAnswer, false),
         Some(Err(CallError::ServesNothing)) => {
             active.pool.serves_nothing();
@@ -95,9 +94,7 @@ fn conclude(
             (End::Broken, true)
         }
         None => (End::TooLate, false),
-    };
-    let _ = end.send(how);
-    is_broken
+    }
 }
 
 fn keep_if_current(host: &Host, guest: &Guest, active: &Arc<Active>, instance: Instance) {

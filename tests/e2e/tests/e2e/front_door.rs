@@ -95,10 +95,10 @@ impl<'a> Stage<'a> {
 
 /// As an administrator grants it, with `kubectl create clusterrole ... --resource=guests.wasm-operator.dev/proxy`.
 async fn grant(space: &Space, name: &str, subject: Value, verbs: &[&str], guests: &[&str]) -> Result<()> {
-    let mut rule = json!({ "apiGroups": ["wasm-operator.dev"], "resources": ["guests/proxy"], "verbs": verbs });
-    if !guests.is_empty() {
-        rule["resourceNames"] = json!(guests);
-    }
+    // No names stand for every name.
+    let rule = json!({
+        "apiGroups": ["wasm-operator.dev"], "resources": ["guests/proxy"], "verbs": verbs, "resourceNames": guests,
+    });
     let role: ClusterRole = serde_json::from_value(json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": name }, "rules": [rule],
     }))?;

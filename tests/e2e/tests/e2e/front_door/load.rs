@@ -162,6 +162,8 @@ fn a_caller_that_leaves_gives_its_place_back() -> Result<()> {
         assert_eq!(stage.client.get("/guests/server/").await?.status, 200);
         let traps = stage.host.metrics().await?.sum("wasm_operator_guest_traps_total", &[("guest", "server")]);
         assert_eq!(traps, 0.0, "whoever leaves is no fault of the guest");
+        let left = [("guest", "server"), ("code", "499")];
+        assert_eq!(stage.host.metrics().await?.sum("wasm_operator_guest_requests_total", &left), 3.0);
         Ok(())
     })
 }
