@@ -71,6 +71,7 @@ fn as_json(bytes: u64, component: &Component) -> serde_json::Value {
         "compiledBytes": component.compiled_bytes,
         "imports": component.interface.imports,
         "exports": component.interface.exports,
+        "servesRequests": component.interface.serves_requests(),
         "controllers": component.description.as_ref().ok().map(|description| &description.controllers),
         "permissions": component.description.as_ref().ok().map(|description| &description.permissions),
         "error": component.description.as_ref().err().map(ToString::to_string),
@@ -86,6 +87,9 @@ fn text(path: &str, bytes: u64, component: &Component) -> String {
     );
     list(&mut text, "imports", component.interface.imports.iter().cloned());
     list(&mut text, "exports", component.interface.exports.iter().cloned());
+    if component.interface.serves_requests() {
+        list(&mut text, "serves", std::iter::once("HTTP requests, behind the front door".to_owned()));
+    }
     if let Ok(description) = &component.description {
         for controller in &description.controllers {
             // A `String` takes every write.

@@ -5,6 +5,7 @@
 mod admin;
 mod cli;
 mod faults;
+mod front_door;
 mod informers;
 mod languages;
 mod limits;

@@ -36,6 +36,10 @@ fn everything() -> (Registry, Metrics) {
     metrics.woke("ring-0", None, Found::Instance, Duration::from_millis(2));
     metrics.trapped("ring-0", "trap");
     metrics.memory("ring-0", 65_536);
+    metrics.woke("ring-0", Some(WakeReason::Request), Found::Component, Duration::from_micros(60));
+    metrics.request("ring-0").ended(200, Duration::from_millis(3));
+    metrics.request("ring-0").ended(504, Duration::from_secs(30));
+    metrics.not_admitted(401);
     (registry, metrics)
 }
 
@@ -57,9 +61,14 @@ fn dashboards_for_controller_runtime_work() {
         r#"wasm_operator_guest_state{guest="ring-0",state="awake"} 0"#,
         r#"wasm_operator_guest_wakes_total{guest="ring-0",reason="event"} 1"#,
         r#"wasm_operator_guest_wakes_total{guest="ring-0",reason="timer"} 1"#,
-        r#"wasm_operator_guest_wake_duration_seconds_bucket{le="0.0001",guest="ring-0",path="dormant"} 1"#,
+        r#"wasm_operator_guest_wake_duration_seconds_bucket{le="0.0001",guest="ring-0",path="dormant"} 2"#,
         r#"wasm_operator_guest_wake_duration_seconds_count{guest="ring-0",path="cold"} 1"#,
         r#"wasm_operator_guest_traps_total{guest="ring-0",kind="trap"} 1"#,
+        r#"wasm_operator_guest_wakes_total{guest="ring-0",reason="request"} 1"#,
+        r#"wasm_operator_guest_requests_total{guest="ring-0",code="504"} 1"#,
+        r#"wasm_operator_guest_request_duration_seconds_count{guest="ring-0"} 2"#,
+        r#"wasm_operator_guest_requests_in_flight{guest="ring-0",phase="waiting"} 0"#,
+        r#"wasm_operator_front_door_refused_total{code="401"} 1"#,
         r#"wasm_operator_guest_memory_bytes{guest="ring-0"} 65536"#,
     ] {
         assert!(shown.lines().any(|l| l == line), "{line}\n{shown}");
@@ -173,4 +182,25 @@ fn the_checked_in_list_of_metrics_is_fresh() {
         text,
         "`UPDATE_EXPECTED=1 cargo test -p wasm-operator` renews it"
     );
+}
+
+#[test]
+fn a_request_that_outlives_its_guest_leaves_no_series() {
+    let (registry, metrics) = everything();
+    let request = metrics.request("ring-0");
+    metrics.removed("ring-0");
+    metrics.set_source(Vec::new);
+    request.ended(200, Duration::from_millis(1));
+    assert!(!text(&registry).contains("ring-0"), "{}", text(&registry));
+}
+
+#[test]
+fn a_guest_that_makes_up_status_codes_has_a_bounded_number_of_series() {
+    let (registry, metrics) = everything();
+    for code in 200..600 {
+        metrics.request("ring-0").ended(code, Duration::ZERO);
+    }
+    let shown = text(&registry);
+    let series = shown.lines().filter(|line| line.starts_with("wasm_operator_guest_requests_total")).count();
+    assert!(series <= 33, "{series}");
 }

@@ -1,0 +1,93 @@
+//! The listeners that guests have of their own: opened, changed and closed as the configuration says.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use tracing::{error, info, warn};
+use wasm_operator_cluster::callers::Caller;
+use wasm_operator_config::{GuestSpec, Listener};
+
+use super::listener::{Access, ListenError, Own, PasswordFile};
+use super::tls::TlsFiles;
+use super::{FrontDoor, Running};
+
+/// Which guests have a listener.
+#[derive(Default)]
+pub(crate) struct Listeners {
+    open: BTreeMap<String, Entry>,
+}
+
+struct Entry {
+    listener: Listener,
+    /// None if it could not be opened.
+    running: Option<Running>,
+}
+
+impl Listeners {
+    /// Brings what listens in line with the configuration. Listeners that did not change go on; one that could not be opened
+    /// is tried again.
+    pub(crate) async fn apply(&mut self, door: &Arc<FrontDoor>, specs: &[GuestSpec], directory: &Path) {
+        let wanted: BTreeMap<&str, &Listener> =
+            specs.iter().filter_map(|spec| Some((spec.name.as_str(), spec.serve.listener.as_ref()?))).collect();
+        let gone: Vec<String> = self
+            .open
+            .iter()
+            .filter(|(guest, entry)| {
+                entry.running.is_none() || wanted.get(guest.as_str()).is_none_or(|wanted| **wanted != entry.listener)
+            })
+            .map(|(guest, _)| guest.clone())
+            .collect();
+        // All that ends goes first: addresses may change hands.
+        for guest in gone {
+            let Some(Entry { listener, running: Some(running) }) = self.open.remove(&guest) else { continue };
+            running.close().await;
+            info!(guest, address = %listener.address, "the guest's own listener is closed");
+        }
+        for (guest, listener) in wanted {
+            if self.open.contains_key(guest) {
+                continue;
+            }
+            let running = match open(door, guest, listener, directory).await {
+                Ok(running) => {
+                    warn!(
+                        guest,
+                        address = %listener.address,
+                        user = listener.user,
+                        tls = listener.certificate.is_some(),
+                        passwords = listener.passwords.is_some(),
+                        client_certificates = listener.client_authorities.is_some(),
+                        "the guest has a listener of its own, which asks for no token"
+                    );
+                    Some(running)
+                }
+                Err(error) => {
+                    error!(guest, %error, "the guest's own listener is not opened");
+                    None
+                }
+            };
+            self.open.insert(guest.to_owned(), Entry { listener: listener.clone(), running });
+        }
+    }
+}
+
+async fn open(
+    door: &Arc<FrontDoor>,
+    guest: &str,
+    listener: &Listener,
+    directory: &Path,
+) -> Result<Running, ListenError> {
+    let tls = listener.certificate.as_ref().zip(listener.key.as_ref()).map(|(certificate, key)| TlsFiles {
+        certificate: directory.join(certificate),
+        key: directory.join(key),
+        client_authorities: listener.client_authorities.as_ref().map(|path| directory.join(path)),
+    });
+    let passwords = listener.passwords.as_ref().map(|path| PasswordFile::open(directory.join(path))).transpose()?;
+    let own = Own {
+        guest: guest.to_owned(),
+        caller: Caller { user: listener.user.clone(), groups: listener.groups.clone(), ..Caller::default() },
+        sources: listener.sources.clone(),
+        passwords,
+    };
+    door.open(listener.address, tls, Access::Listener(Box::new(own))).await
+}
