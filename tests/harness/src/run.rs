@@ -11,6 +11,8 @@ use crate::space::Space;
 
 /// Longer than any test takes, so that a test that hangs says so instead of hanging the suite.
 const MOST: Duration = Duration::from_secs(300);
+/// Crashes after every write of a long protocol are many runs, and pods take their time.
+const MOST_WITH_NODES: Duration = Duration::from_secs(900);
 const MOST_MEASURING: Duration = Duration::from_secs(1_800);
 
 /// Runs a test on the shared control plane, in a space named after it. When it fails, the ends of its hosts' logs are shown.
@@ -22,7 +24,7 @@ pub fn test(body: impl AsyncFnOnce(&Space) -> Result<()>) -> Result<()> {
 /// As [`test`], on the shared control plane with simulated nodes ([`Cluster::shared_with_nodes`]).
 pub fn test_with_nodes(body: impl AsyncFnOnce(&Space) -> Result<()>) -> Result<()> {
     let thread = std::thread::current();
-    frame(thread.name().context("a test without a name")?, MOST, Cluster::shared_with_nodes(), body)
+    frame(thread.name().context("a test without a name")?, MOST_WITH_NODES, Cluster::shared_with_nodes(), body)
 }
 
 /// As [`test`], for a program that measures: it has a name of its own, and takes as long as it takes.

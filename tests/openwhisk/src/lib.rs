@@ -8,8 +8,8 @@
 //!
 //! let whisk = OpenWhisk::start_tls().await?;
 //! whisk.namespace("guest", "user:key");
-//! whisk.action("/guest/5g-media/ping", Action::blackbox("example/ping:1"));
-//! whisk.trigger("/guest/done");
+//! whisk.action("/guest/5g-media/ping", Action::blackbox("example/ping:1"))?;
+//! whisk.trigger("/guest/done")?;
 //! whisk.script("POST /api/v1/namespaces/guest/triggers/done", [Behaviour::Status(503), Behaviour::Status(503)]);
 //! println!("{} {:?}", whisk.url(), whisk.authority());
 //! let fired = whisk.wait_for(1, "the trigger fires", |request| request.is_accepted()).await?;

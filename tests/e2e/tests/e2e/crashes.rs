@@ -57,10 +57,13 @@ fn a_guest_that_can_be_dropped_anywhere_ends_the_same_after_a_crash_at_every_wri
 #[test]
 fn a_guest_that_forgets_what_it_made_is_found_out_with_the_write_and_the_difference() -> Result<()> {
     test(async |space| {
-        let report = crash_after_every_write(space, &Children { names: "generated" }, &[Fault::KillHost]).await?;
-        let found: Vec<usize> = report.failures.iter().map(|failure| failure.after).collect();
+        let report = crash_after_every_write(space, &Children { names: "generated" }, &Fault::ALL).await?;
         // Every other write counts what the one before has made; the last object is deleted with what belongs to it.
-        assert_eq!(found, [1, 3, 5], "{report:?}");
+        for fault in Fault::ALL {
+            let failures = report.failures.iter().filter(|failure| failure.fault == fault);
+            let found: Vec<usize> = failures.map(|failure| failure.after).collect();
+            assert_eq!(found, [1, 3, 5], "{fault}: {report:?}");
+        }
         for failure in &report.failures {
             ensure!(failure.write.starts_with("POST "), "{failure}");
             ensure!(failure.difference.contains("ConfigMap/one-<4> is one too many"), "{failure}");

@@ -24,7 +24,7 @@ use self::difference::difference;
 use self::normalise::normalise;
 use crate::config::Guest;
 use crate::crossing::{Crossing, Then};
-use crate::host::Host;
+use crate::host::{Host, HostBuilder};
 use crate::space::Space;
 use crate::wait::eventually_within;
 
@@ -57,6 +57,12 @@ pub trait Protocol {
     fn prepare(&self, stage: &Stage<'_>) -> impl Future<Output = Result<()>> {
         let _ = stage;
         async { Ok(()) }
+    }
+
+    /// What else the host is started with: the address of a front door, another guest.
+    fn host<'a>(&self, stage: &Stage<'_>, host: HostBuilder<'a>) -> HostBuilder<'a> {
+        let _ = stage;
+        host
     }
 
     /// What a user does, and what follows it: returns when the last step has had its effect. It must not depend on
@@ -272,7 +278,8 @@ impl<'a, P: Protocol> Run<'a, P> {
         }
         let crossing = Crossing::start(space.cluster().kubeconfig()).await?;
         let name = guest.name().to_owned();
-        let host = space.host().named(&format!("{}-host", stage.name)).across(&crossing).guest(guest).prepare().await?;
+        let host = space.host().named(&format!("{}-host", stage.name)).across(&crossing).guest(guest);
+        let host = protocol.host(&stage, host).prepare().await?;
         crossing.watch_user(&host.user_of(&name));
         Ok(Self { protocol, stage, crossing, host, guest: name })
     }
