@@ -11,7 +11,7 @@ use crate::apiserver::Requests;
 use crate::contestant::{Contestant, Running};
 use crate::lap::{Eye, hops};
 use crate::stage::{Ring, Stage};
-use crate::system::{Memory, MemoryGroup, Others, cpu_of, memory_of};
+use crate::system::{CpuTimes, Memory, MemoryGroup, Others, memory_of};
 use crate::variant::Variant;
 
 /// Between two laps, so that what a lap leaves behind (the event of the last write, an instance to drop) is not part of the next.
@@ -143,10 +143,10 @@ impl Driver<'_> {
         let control_plane = self.stage.pids();
         let measured: Vec<u32> = control_plane.iter().chain(&pids).copied().collect();
         let others = Others::than(&measured)?;
-        let (cpu, control_plane_cpu) = (cpu_of(&pids)?, cpu_of(&control_plane)?);
+        let (cpu, control_plane_cpu) = (CpuTimes::of(&pids)?, CpuTimes::of(&control_plane)?);
         let latencies = self.laps(eye, laps).await?;
-        let cpu = cpu_of(&pids)?.saturating_sub(cpu);
-        let control_plane_cpu = cpu_of(&control_plane)?.saturating_sub(control_plane_cpu);
+        let cpu = CpuTimes::of(&pids)?.since(&cpu);
+        let control_plane_cpu = CpuTimes::of(&control_plane)?.since(&control_plane_cpu);
         let others_cores = others.cores()?;
         let hops = latencies.len() as f64;
         let after = Requests::read(&client).await?;
@@ -206,9 +206,9 @@ impl Driver<'_> {
     async fn quiet(&self, running: &Running, pids: &[u32], seconds: u64) -> Result<Quiet> {
         // What the last lap left behind is not quiet yet.
         sleep(LAP_PAUSE * 10).await;
-        let (before, cpu, start) = (wakes(running).await?, cpu_of(pids)?, Instant::now());
+        let (before, cpu, start) = (wakes(running).await?, CpuTimes::of(pids)?, Instant::now());
         sleep(Duration::from_secs(seconds)).await;
-        let cpu = cpu_of(pids)?.saturating_sub(cpu).as_secs_f64();
+        let cpu = CpuTimes::of(pids)?.since(&cpu).as_secs_f64();
         let elapsed = start.elapsed().as_secs_f64();
         let memory = self.memory(pids)?;
         let wakes = difference(wakes(running).await?, before);

@@ -1,12 +1,10 @@
 //! The machine: what it is, and what others use of it.
 
-use std::time::Duration;
-
 use harness::{Context as _, Result};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::process::cpu_of;
+use super::process::CpuTimes;
 
 /// Linux counts CPU time in `/proc/stat` in these parts of a second.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -54,7 +52,7 @@ pub(crate) struct Others {
     ours: Vec<u32>,
     start: Instant,
     idle: Idle,
-    own: Duration,
+    own: CpuTimes,
 }
 
 impl Others {
@@ -62,7 +60,7 @@ impl Others {
     pub(crate) fn than(ours: &[u32]) -> Result<Self> {
         let mut ours = ours.to_vec();
         ours.push(std::process::id());
-        Ok(Self { own: cpu_of(&ours)?, idle: Idle::now()?, start: Instant::now(), ours })
+        Ok(Self { own: CpuTimes::of(&ours)?, idle: Idle::now()?, start: Instant::now(), ours })
     }
 
     /// Cores that others have used since, in the mean. The kernel's own work for nobody in particular counts as theirs.
@@ -70,7 +68,7 @@ impl Others {
         let elapsed = self.start.elapsed().as_secs_f64();
         let idle = Idle::now()?;
         let busy = idle.processors * elapsed - (idle.seconds - self.idle.seconds);
-        let own = cpu_of(&self.ours)?.saturating_sub(self.own).as_secs_f64();
+        let own = CpuTimes::of(&self.ours)?.since(&self.own).as_secs_f64();
         Ok(((busy - own) / elapsed).max(0.0))
     }
 }
@@ -106,6 +104,8 @@ impl Idle {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
         let mut neighbour = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
         let (others, without) = (Others::than(&[]).unwrap(), Others::than(&[neighbour.id()]).unwrap());
         // Until it has used enough to be told from what else runs.
-        while cpu_of(&[neighbour.id()]).unwrap() < Duration::from_millis(100) {
+        while CpuTimes::of(&[neighbour.id()]).unwrap().since(&CpuTimes::default()) < Duration::from_millis(100) {
             std::thread::yield_now();
         }
         let (with, without) = (others.cores().unwrap(), without.cores().unwrap());

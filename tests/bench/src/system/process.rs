@@ -1,5 +1,7 @@
 //! Memory and CPU time of processes.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use harness::{Context as _, Result};
@@ -47,22 +49,40 @@ pub(crate) fn memory_of(pids: &[u32]) -> Result<Memory> {
     Ok(sum)
 }
 
-/// CPU time of all threads of these processes.
+/// CPU time of each thread of some processes, in nanoseconds.
 ///
-/// `utime` and `stime` count in parts of 10 ms, which is more than one of a hundred processes uses in a whole lap. So this is the
-/// first field of each thread's `schedstat`, in nanoseconds. Threads that have ended are not in it.
-pub(crate) fn cpu_of(pids: &[u32]) -> Result<Duration> {
-    let mut sum = 0;
-    for pid in pids {
-        let directory = format!("/proc/{pid}/task");
-        let threads = std::fs::read_dir(&directory).with_context(|| format!("process {pid} is gone"))?;
-        for thread in threads.flatten() {
-            // A thread may end while we look.
-            let text = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-            sum += on_cpu(&text).unwrap_or_default();
+/// `utime` and `stime` of `/proc/<pid>/stat` count in parts of 10 ms, which is more than one of a hundred processes uses in a whole
+/// lap. So this is the first field of each thread's `schedstat`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CpuTimes(HashMap<PathBuf, u64>);
+
+impl CpuTimes {
+    /// So far.
+    pub(crate) fn of(pids: &[u32]) -> Result<Self> {
+        let mut times = HashMap::new();
+        for pid in pids {
+            let directory = format!("/proc/{pid}/task");
+            let threads = std::fs::read_dir(&directory).with_context(|| format!("process {pid} is gone"))?;
+            for thread in threads.flatten() {
+                // A thread may end while we look.
+                let text = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+                if let Some(time) = on_cpu(&text) {
+                    times.insert(thread.path(), time);
+                }
+            }
         }
+        Ok(Self(times))
     }
-    Ok(Duration::from_nanos(sum))
+
+    /// The sum of what came after `before`. A thread that ended in between is left out, one that began in between is not.
+    pub(crate) fn since(&self, before: &Self) -> Duration {
+        let each = self.0.iter().map(|(thread, after)| match before.0.get(thread) {
+            Some(before) if before <= after => after - before,
+            // Another thread of the same number.
+            _ => *after,
+        });
+        Duration::from_nanos(each.sum())
+    }
 }
 
 fn on_cpu(schedstat: &str) -> Option<u64> {
@@ -78,7 +98,7 @@ mod tests {
         let pid = std::process::id();
         let memory = memory_of(&[pid]).unwrap();
         assert!(memory.rss >= memory.anonymous && memory.anonymous > 0.1 && memory.pss <= memory.rss, "{memory:?}");
-        assert!(cpu_of(&[pid]).unwrap() > Duration::ZERO);
+        assert!(CpuTimes::of(&[pid]).unwrap().since(&CpuTimes::default()) > Duration::ZERO);
     }
 
     #[test]
@@ -86,7 +106,17 @@ mod tests {
         // Above the largest possible process id.
         let nobody = u32::MAX;
         assert!(memory_of(&[nobody]).is_err());
-        assert!(cpu_of(&[nobody]).is_err());
+        assert!(CpuTimes::of(&[nobody]).is_err());
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_takes_nothing_from_the_others() {
+        let times =
+            |list: &[(&str, u64)]| CpuTimes(list.iter().map(|(thread, time)| (PathBuf::from(thread), *time)).collect());
+        let before = times(&[("stays", 100), ("ends", 5_000), ("replaced", 70)]);
+        let after = times(&[("stays", 130), ("new", 7), ("replaced", 20)]);
+        assert_eq!(after.since(&before), Duration::from_nanos(30 + 7 + 20));
+        assert_eq!(before.since(&before), Duration::ZERO);
     }
 
     #[test]

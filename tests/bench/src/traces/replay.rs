@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at
 use super::lane::{Counts, Lane, Side};
 use crate::lap::{Arrival, Eye};
 use crate::stage::Stage;
-use crate::system::{Others, cpu_of, memory_of};
+use crate::system::{CpuTimes, Others, memory_of};
 
 /// How often memory is looked at.
 const SAMPLE: Duration = Duration::from_millis(500);
@@ -67,7 +67,7 @@ pub(super) async fn run(stage: &Stage, side: &Side) -> Result<SideOutcome> {
     let pid = side.host.pid()?;
     let ours: Vec<u32> = stage.pids().into_iter().chain([pid]).collect();
     let before = counts(side).await?;
-    let (others, cpu, start) = (Others::than(&ours)?, cpu_of(&[pid])?, Instant::now());
+    let (others, cpu, start) = (Others::than(&ours)?, CpuTimes::of(&[pid])?, Instant::now());
     let mut samples = Vec::new();
     {
         let mut writes = pin!(write_all(stage, side, start));
@@ -96,7 +96,7 @@ pub(super) async fn run(stage: &Stage, side: &Side) -> Result<SideOutcome> {
     let counted = before.iter().zip(after).map(|(before, after)| after.since(before));
     Ok(SideOutcome {
         samples,
-        cpu: cpu_of(&[pid])?.saturating_sub(cpu).as_secs_f64(),
+        cpu: CpuTimes::of(&[pid])?.since(&cpu).as_secs_f64(),
         elapsed,
         others_cores: others.cores()?,
         lanes: side.lanes.iter().zip(counted).map(|(lane, counts)| outcome(lane, &seen, counts)).collect(),

@@ -39,7 +39,8 @@ const METRICS: &[&str] = &[
 fn the_metrics_have_the_names_that_dashboards_know() -> Result<()> {
     test(async |space| {
         let ring = Ring::new(space, 2).await?;
-        let host = space.host().guests(ring.guests()).start().await?;
+        let guests = ring.guests().into_iter().map(|guest| guest.idle_after("200ms"));
+        let host = space.host().guests(guests).start().await?;
         ring.lap(1).await?;
         host.until_all_asleep(ring.names()).await?;
         let metrics = host.metrics().await?;

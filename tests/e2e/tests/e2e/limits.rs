@@ -12,7 +12,9 @@ use serde_json::json;
 fn a_reconcile_that_takes_too_long_is_ended_and_tried_again() -> Result<()> {
     test(async |space| {
         let namespace = space.namespace("a").await?;
-        let guest = programs::guest("recorder", "recorder", &[&namespace]).limit("reconcileMilliseconds", 300);
+        let guest = programs::guest("recorder", "recorder", &[&namespace])
+            .idle_after("200ms")
+            .limit("reconcileMilliseconds", 300);
         let host = space.host().guest(guest).start().await?;
         let objects = Objects::new(space, &namespace, "recorder");
         objects.write("one", &[("sleep", "20000")]).await?;
@@ -107,8 +109,8 @@ fn a_guest_that_breaks_a_limit_is_reported_once_on_the_hosts_pod() -> Result<()>
             .launched_by(["/usr/bin/env".to_owned()].into_iter().chain(pod_environment))
             .start()
             .await?;
-        Objects::new(space, &namespace, "memory_bomb").write_value("object", "1").await?;
-        Objects::new(space, &namespace, "recorder").write("object", &[("sleep", "20000")]).await?;
+        Objects::new(space, &namespace, "memory_bomb").write_value("large", "1").await?;
+        Objects::new(space, &namespace, "recorder").write("long", &[("sleep", "20000")]).await?;
         eventually("each guest has broken its limit three times", async || {
             let metrics = host.metrics().await?;
             for guest in ["bomb", "slow"] {

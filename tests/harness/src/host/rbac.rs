@@ -3,12 +3,16 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use futures::{StreamExt as _, TryStreamExt as _};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
 
 use super::command::{command, output};
+
+/// A thousand guests have some thousand objects, of which the server takes several at once.
+const APPLIED_AT_ONCE: usize = 8;
 
 /// Objects that give the host and its guests their rights.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +27,10 @@ impl Rights {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let documents: Vec<Value> = serde_saphyr::from_multiple(text).context("the output of `wasm-operator rbac`")?;
+        // A thousand guests have more documents than the library takes from strangers.
+        let options = serde_saphyr::options! { budget: None };
+        let documents: Vec<Value> =
+            serde_saphyr::from_multiple_with_options(text, options).context("the output of `wasm-operator rbac`")?;
         let objects = documents
             .into_iter()
             .filter(|document| !document.is_null())
@@ -45,13 +52,8 @@ impl Rights {
     }
 
     pub(crate) async fn apply(&self, client: &Client) -> Result<()> {
-        for object in &self.0 {
-            let name = object.name_any();
-            let applied =
-                api(client, object)?.patch(&name, &PatchParams::apply("e2e").force(), &Patch::Apply(object)).await;
-            applied.with_context(|| format!("cannot apply {:?} `{name}`", object.types))?;
-        }
-        Ok(())
+        let each = futures::stream::iter(&self.0).map(|object| apply(client, object));
+        each.buffer_unordered(APPLIED_AT_ONCE).try_collect().await
     }
 
     /// Takes the bindings away: roles without them give nothing.
@@ -63,6 +65,12 @@ impl Rights {
         }
         Ok(())
     }
+}
+
+async fn apply(client: &Client, object: &DynamicObject) -> Result<()> {
+    let name = object.name_any();
+    let applied = api(client, object)?.patch(&name, &PatchParams::apply("e2e").force(), &Patch::Apply(object)).await;
+    applied.map(drop).with_context(|| format!("cannot apply {:?} `{name}`", object.types))
 }
 
 fn api(client: &Client, object: &DynamicObject) -> Result<Api<DynamicObject>> {
