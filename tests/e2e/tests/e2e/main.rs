@@ -9,6 +9,7 @@ mod informers;
 mod languages;
 mod limits;
 mod misbehaving;
+mod offloader;
 mod permissions;
 mod prediction;
 mod queue;
