@@ -19,7 +19,7 @@ use crate::pki::{self, Pair, Pki};
 use crate::port::Reservation;
 use crate::process::{self, Component};
 use crate::workdir::WorkDir;
-use crate::{Binaries, Options, Progress, State, binaries};
+use crate::{Binaries, Options, Progress, State, binaries, nodes};
 
 /// An idle machine needs 4 s. A machine that compiles on all cores beside needs many times that.
 const START_PATIENCE: Duration = Duration::from_secs(180);
@@ -75,6 +75,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct ControlPlane {
     // Fields are dropped in this order: an API server without etcd hangs in its shutdown.
+    kwok: Option<Component>,
     scheduler: Option<Component>,
     controller_manager: Option<Component>,
     apiserver: Option<Component>,
@@ -92,7 +93,8 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts a control plane and returns when it serves. Builds the programs first when they are missing.
     pub async fn start(options: Options) -> Result<Self, Error> {
-        let binaries = Binaries::ensure(Progress::default()).await?;
+        options.build(Progress::default()).await?;
+        let binaries = Binaries::control_plane(Progress::default()).await?;
         let directory = WorkDir::create()?;
         if let Some(logs) = &options.log_directory {
             std::fs::create_dir_all(logs)?;
@@ -105,6 +107,7 @@ impl ControlPlane {
             tokens: directory.path().join("pki/tokens.csv"),
         };
         let mut control_plane = Self {
+            kwok: None,
             scheduler: None,
             controller_manager: None,
             apiserver: None,
@@ -123,6 +126,7 @@ impl ControlPlane {
         control_plane.start_first_apiserver(&pki).await?;
         control_plane.write_user_kubeconfigs(&tokens)?;
         control_plane.start_controllers(&pki).await?;
+        control_plane.start_nodes(&pki).await?;
         Ok(control_plane)
     }
 
@@ -169,7 +173,8 @@ impl ControlPlane {
 
     /// What other processes need to know.
     pub fn state(&self) -> State {
-        let running = [&self.etcd, &self.apiserver, &self.controller_manager, &self.scheduler].into_iter().flatten();
+        let running = [&self.etcd, &self.apiserver, &self.controller_manager, &self.scheduler, &self.kwok];
+        let running = running.into_iter().flatten();
         State {
             apiserver_url: self.apiserver_url(),
             etcd_url: self.etcd_url.clone(),
@@ -258,7 +263,9 @@ impl ControlPlane {
 
     /// Ends everything in order. Dropping does the same without the grace.
     pub async fn stop(mut self) {
-        for component in [&mut self.scheduler, &mut self.controller_manager, &mut self.apiserver, &mut self.etcd] {
+        for component in
+            [&mut self.kwok, &mut self.scheduler, &mut self.controller_manager, &mut self.apiserver, &mut self.etcd]
+        {
             if let Some(mut component) = component.take() {
                 component.stop(STOP_GRACE).await;
             }
@@ -321,12 +328,13 @@ impl ControlPlane {
     }
 
     async fn start_controllers(&mut self, pki: &Pki) -> Result<(), Error> {
-        if self.options.scheduler {
-            let kubeconfig = self.component_kubeconfig(pki, "kube-scheduler")?;
+        if self.options.scheduler || !self.options.nodes.is_empty() {
+            let kubeconfig = self.component_kubeconfig(pki, "kube-scheduler", "system:kube-scheduler", &[])?;
             self.scheduler = Some(self.component("kube-scheduler", &flags::scheduler(&kubeconfig))?);
         }
         if self.options.controller_manager {
-            let kubeconfig = self.component_kubeconfig(pki, "kube-controller-manager")?;
+            let kubeconfig =
+                self.component_kubeconfig(pki, "kube-controller-manager", "system:kube-controller-manager", &[])?;
             let arguments = flags::controller_manager(&kubeconfig, &self.files);
             let mut controller_manager = self.component("kube-controller-manager", &arguments)?;
             let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, "default");
@@ -334,6 +342,53 @@ impl ControlPlane {
             ready(&mut controller_manager, || async { Ok(accounts.get("default").await.map(drop)?) }).await?;
             self.controller_manager = Some(controller_manager);
         }
+        Ok(())
+    }
+
+    /// Starts kwok and creates the nodes; returns when pods can be scheduled on all of them.
+    async fn start_nodes(&mut self, pki: &Pki) -> Result<(), Error> {
+        if self.options.nodes.is_empty() {
+            return Ok(());
+        }
+        let binaries = Binaries::kwok(Progress::default()).await?;
+        let client = self.client().await?;
+        let Some(apiserver) = &mut self.apiserver else { return Ok(()) };
+        nodes::install_log_kinds(&client).await?;
+        ready(apiserver, || nodes::log_kinds_are_served(&client)).await?;
+        // It does the work of the kubelets of all nodes and deletes pods, for which there is no built-in role.
+        let kubeconfig = self.component_kubeconfig(pki, "kwok", "kwok", &["system:masters"])?;
+        let configuration = self.directory.path().join("kwok.yaml");
+        std::fs::write(&configuration, nodes::CONFIGURATION)?;
+        let mut attempt = 1;
+        let mut kwok = loop {
+            let address = loopback(Reservation::any()?.port());
+            let mut command = std::process::Command::new(binaries.program("kwok"));
+            // It would read a configuration in the home directory as well.
+            command
+                .args(flags::kwok(&kubeconfig, &configuration, address, &self.files))
+                .env("HOME", self.directory.path());
+            let mut kwok = Component::start_command("kwok", command, &self.log_file("kwok"))?;
+            let health = clients::http_client(&format!("http://{address}"))?;
+            let healthy = ready(&mut kwok, || async {
+                health.request_text(Request::get("/healthz").body(Vec::new())?).await?;
+                Ok(())
+            });
+            match healthy.await {
+                Err(error) if attempt < PORT_ATTEMPTS && port_was_taken(&error) => attempt += 1,
+                Err(error) => return Err(error),
+                Ok(()) => break kwok,
+            }
+        };
+        for node in &self.options.nodes {
+            node.create(&client).await?;
+        }
+        let wanted = self.options.nodes.len();
+        ready(&mut kwok, || async {
+            let ready = nodes::ready_nodes(&client).await?;
+            if ready == wanted { Ok(()) } else { Err(clients::Error::Nodes { ready, wanted }) }
+        })
+        .await?;
+        self.kwok = Some(kwok);
         Ok(())
     }
 
@@ -347,11 +402,10 @@ impl ControlPlane {
         Ok(Component::start(name, &self.binaries.program(name), arguments, &self.log_file(name))?)
     }
 
-    fn component_kubeconfig(&self, pki: &Pki, name: &str) -> Result<PathBuf, Error> {
-        let user = format!("system:{name}");
-        let pair: Pair = pki.client(name, &user, &[])?;
+    fn component_kubeconfig(&self, pki: &Pki, name: &str, user: &str, groups: &[&str]) -> Result<PathBuf, Error> {
+        let pair: Pair = pki.client(name, user, groups)?;
         let path = self.directory.path().join(format!("{name}.kubeconfig"));
-        self.write_kubeconfig(&path, &user, &Credential::Certificate(&pair))?;
+        self.write_kubeconfig(&path, user, &Credential::Certificate(&pair))?;
         Ok(path)
     }
 

@@ -4,11 +4,13 @@
 
 mod admin;
 mod cli;
+mod crashes;
 mod faults;
 mod informers;
 mod languages;
 mod limits;
 mod misbehaving;
+mod nodes;
 mod offloader;
 mod permissions;
 mod prediction;

@@ -1,6 +1,5 @@
 //! Configuring and starting a host.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -8,6 +7,7 @@ use anyhow::Result;
 use super::process::{Host, Setup};
 use crate::config::{Guest, documents};
 use crate::credential::{server_of, service_account_token, write_kubeconfig};
+use crate::crossing::Crossing;
 use crate::logs::Log;
 use crate::paths::logs_directory;
 use crate::proxy::Proxy;
@@ -22,7 +22,8 @@ pub struct HostBuilder<'a> {
     space: &'a Space,
     name: String,
     guests: Vec<Guest>,
-    server: Option<SocketAddr>,
+    /// `https://...`, or `http://...` of a crossing.
+    server: Option<String>,
     cache: Option<PathBuf>,
     arguments: Vec<String>,
     launcher: Vec<String>,
@@ -67,7 +68,13 @@ impl<'a> HostBuilder<'a> {
 
     /// Reaches the API server through this proxy.
     pub fn through(mut self, proxy: &Proxy) -> Self {
-        self.server = Some(proxy.address());
+        self.server = Some(format!("https://{}", proxy.address()));
+        self
+    }
+
+    /// Reaches the API server across this.
+    pub(crate) fn across(mut self, crossing: &Crossing) -> Self {
+        self.server = Some(format!("http://{}", crossing.address()));
         self
     }
 
@@ -127,9 +134,12 @@ impl<'a> HostBuilder<'a> {
         std::fs::create_dir_all(&directory)?;
         let token = service_account_token(&space.client(), &namespace, ACCOUNT).await?;
         let admin = space.cluster().kubeconfig();
-        let server = self.server.map_or_else(|| server_of(admin), Ok)?;
+        let server = match self.server {
+            Some(server) => server,
+            None => format!("https://{}", server_of(admin)?),
+        };
         let kubeconfig = directory.join("kubeconfig.json");
-        write_kubeconfig(&kubeconfig, admin, server, &token)?;
+        write_kubeconfig(&kubeconfig, admin, &server, &token)?;
         let log = Log::create(&directory.join("host.log"))?;
         space.keep(&log);
         let cache = self.cache.map_or_else(|| logs_directory().map(|logs| logs.join("cache")), Ok)?;

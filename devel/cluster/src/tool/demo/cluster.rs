@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
 use serde_json::json;
-use wasm_operator_devel::{Binaries, ControlPlane, Options, Progress, User};
+use wasm_operator_devel::{ControlPlane, Options, Progress, User};
 
 use super::manifest;
 use crate::run::print;
@@ -43,10 +43,9 @@ impl Cluster {
         let account = User::service_account(HOST_NAMESPACE, HOST_ACCOUNT);
         let name = account.name.clone();
         let progress = Progress::default();
-        Binaries::ensure(progress).await?;
-        let control_plane = progress
-            .during("starting the control plane", ControlPlane::start(Options::default().user(account)))
-            .await?;
+        let options = Options::default().user(account);
+        options.build(progress).await?;
+        let control_plane = progress.during("starting the control plane", ControlPlane::start(options)).await?;
         let host_kubeconfig = control_plane.kubeconfig_for(&name)?.to_owned();
         Ok(Self { admin: control_plane.client().await?, host_kubeconfig, control_plane: Some(control_plane) })
     }
