@@ -124,7 +124,7 @@ impl Guest {
     }
 }
 
-fn guest<G: IntoGuest>(setup: fn() -> G) -> Result<Rc<Guest>, String> {
+pub(crate) fn guest<G: IntoGuest>(setup: fn() -> G) -> Result<Rc<Guest>, String> {
     if let Some(guest) = GUEST.with_borrow(Clone::clone) {
         return Ok(guest);
     }

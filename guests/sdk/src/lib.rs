@@ -40,6 +40,11 @@
 //! - [`Action::retry`] leaves the backoff to the host; that is the best error policy for most controllers.
 //! - `tokio::spawn`, `tokio::time` and everything in `futures` work. There are no threads, files or sockets.
 //!
+//! # Serving HTTP
+//!
+//! `main!(setup, serve = handle)` exports `wasi:http/incoming-handler` besides: the guest answers requests behind the host's
+//! front door, which wake it. See [`serve`].
+//!
 //! # The thin level (`default-features = false`)
 //!
 //! Implement [`bindings::Guest`] yourself and [`bindings::export!`] it; [`http`](mod@http) sends requests. The component is five times
@@ -78,6 +83,8 @@ mod permission;
 mod reactor;
 #[cfg(feature = "kube")]
 pub mod runtime;
+#[cfg(feature = "kube")]
+pub mod serve;
 
 #[cfg(feature = "kube")]
 pub use self::{
@@ -97,6 +104,8 @@ pub use {k8s_openapi, kube};
 #[doc(hidden)]
 pub mod export {
     pub use crate::guest::{describe, reconcile};
+    #[cfg(target_os = "wasi")]
+    pub use wasip2;
 }
 
 /// Makes this crate a guest: `main!(setup)`, where `setup` is a function without arguments that returns something that
@@ -104,9 +113,31 @@ pub mod export {
 ///
 /// `setup` runs once per instance and also for `describe`: it must depend on environment and arguments only and must
 /// not send requests.
+///
+/// `main!(setup, serve = handle)` also answers HTTP requests behind the host's front door, with
+/// `async fn handle(request: http::Request<Bytes>) -> http::Response<Bytes>`; see [`serve`].
 #[cfg(feature = "kube")]
 #[macro_export]
 macro_rules! main {
+    ($setup:path, serve = $handle:path) => {
+        $crate::main!($setup);
+
+        #[cfg(target_os = "wasi")]
+        impl $crate::export::wasip2::exports::http::incoming_handler::Guest for WasmOperatorGuest {
+            fn handle(
+                request: $crate::export::wasip2::http::types::IncomingRequest,
+                answer: $crate::export::wasip2::http::types::ResponseOutparam,
+            ) {
+                $crate::serve::serve($setup, $handle, request, answer)
+            }
+        }
+
+        #[cfg(target_os = "wasi")]
+        $crate::export::wasip2::http::proxy::export!(WasmOperatorGuest with_types_in $crate::export::wasip2);
+
+        #[cfg(not(target_os = "wasi"))]
+        const _: fn() = || $crate::serve::check($handle);
+    };
     ($setup:path) => {
         #[doc(hidden)]
         struct WasmOperatorGuest;

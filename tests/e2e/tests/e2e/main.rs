@@ -11,6 +11,7 @@ mod languages;
 mod limits;
 mod misbehaving;
 mod nodes;
+mod offloader;
 mod permissions;
 mod prediction;
 mod queue;

@@ -1,0 +1,4 @@
+//! The offloader guest: OpenWhisk actions as Jobs. The identifiers in comments are those of its acceptance tests.
+
+mod create;
+mod stage;
