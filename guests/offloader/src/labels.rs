@@ -51,7 +51,10 @@ impl Labels {
 /// The label that stands for an entry of a node selector. A prefix with a slash would make `FAAS_` invalid.
 #[must_use]
 pub fn selector_key(key: &str) -> String {
-    format!("{SELECTOR_PREFIX}{}", names::label_value_within(&key.replace('/', "_"), names::MAX_LENGTH - SELECTOR_PREFIX.len()))
+    format!(
+        "{SELECTOR_PREFIX}{}",
+        names::label_value_within(&key.replace('/', "_"), names::MAX_LENGTH - SELECTOR_PREFIX.len())
+    )
 }
 
 /// What the original labels a flow with, without the identifiers.
@@ -113,7 +116,10 @@ mod tests {
         let labels = of_spec(&spec, &name, &Placement::default());
         for (key, original) in [(ACTION, "__ping"), (VM_NAME, "my VM 1"), (EVENT, "é")] {
             let value = &labels.labels[key];
-            assert!(value.len() <= 63 && value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)), "{value}");
+            assert!(
+                value.len() <= 63 && value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)),
+                "{value}"
+            );
             assert!(value.starts_with(|c: char| c.is_ascii_alphanumeric()), "{value}");
             let kept = labels.annotations.get(&format!("{GROUP}/{key}"));
             assert_eq!(kept.map_or(value.as_str(), String::as_str), original);

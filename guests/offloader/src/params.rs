@@ -98,7 +98,10 @@ mod tests {
     fn later_sources_win_and_the_spec_wins_over_all() {
         let sources = vec![source(json!({"a": 1, "b": 1, "c": 1}), false), source(json!({"b": 2, "c": 2}), false)];
         let params = merge(&spec(json!({"c": 3})), sources, 32_768).unwrap();
-        assert_eq!(serde_json::from_str::<Value>(&params.text).unwrap(), json!({"a": 1, "b": 2, "c": 3, "_VIM_VM_ID": "a1"}));
+        assert_eq!(
+            serde_json::from_str::<Value>(&params.text).unwrap(),
+            json!({"a": 1, "b": 2, "c": 3, "_VIM_VM_ID": "a1"})
+        );
     }
 
     #[test]

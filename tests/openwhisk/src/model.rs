@@ -77,8 +77,11 @@ impl Model {
         if [segments.next(), segments.next(), segments.next()] != [Some("api"), Some("v1"), Some("namespaces")] {
             return Answer::of_status(404);
         }
-        let (Some(namespace), Some(collection)) = (segments.next(), segments.next()) else {
-            return Answer::of_status(404);
+        let (namespace, collection) = match (segments.next(), segments.next()) {
+            (Some(namespace), Some(collection)) => (namespace, collection),
+            // The namespaces that the credentials are good for.
+            (None, _) if asked.method == Method::GET => return Answer::json(200, [subject].as_slice().into()),
+            _ => return Answer::of_status(404),
         };
         let rest = segments.collect::<Vec<_>>().join("/");
         let namespace = if namespace == "_" { subject.clone() } else { namespace.to_owned() };
@@ -179,6 +182,12 @@ mod tests {
             assert_eq!(answer.status, status, "{credentials:?}");
             assert!(answer.body.unwrap()["error"].is_string());
         }
+    }
+
+    #[test]
+    fn the_namespaces_of_the_credentials_are_listed() {
+        let answer = ask(&mut model(), Method::GET, "/api/v1/namespaces", Some("someone:else"), "");
+        assert_eq!((answer.status, answer.body), (200, Some(serde_json::json!(["other"]))));
     }
 
     #[test]

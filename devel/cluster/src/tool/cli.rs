@@ -37,7 +37,7 @@ enum Subcommands {
         #[command(flatten)]
         control_plane: ControlPlaneArguments,
     },
-    /// Sends a nonce round a ring of guests and shows the guests asleep. `devel/demo` builds what it needs and calls it.
+    /// Shows the project at work, on a control plane of its own. `devel/demo` builds what it needs and calls it.
     Demo(demo::Arguments),
 }
 

@@ -8,11 +8,11 @@ mod status;
 #[allow(unreachable_pub)]
 mod target;
 
+pub(crate) use action::default_time_limit;
 pub use action::{
     AntiAffinity, Completion, ConfigSource, NetworkPolicySource, OffloadedAction, OffloadedActionSpec, ParamsSource,
     Placement, Port, Protocol, Resources, ServiceSource, ServiceType, TargetRef, Toleration,
 };
-pub(crate) use action::default_time_limit;
 pub use status::{
     Delivery, NetworkStatus, OffloadedActionStatus, Phase, PortStatus, PreviousRun, ServiceStatus, condition, reason,
 };

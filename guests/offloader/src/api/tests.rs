@@ -27,7 +27,10 @@ fn spec(spec: Value) -> OffloadedActionSpec {
 #[test]
 fn what_is_left_out_has_the_originals_defaults() {
     let spec = spec(json!({"action": "/guest/ping", "image": "i:1"}));
-    assert_eq!((spec.activation_id.as_str(), spec.ro_vim_vm_name.as_str(), spec.event_uuid.as_str()), ("42", "na", "na"));
+    assert_eq!(
+        (spec.activation_id.as_str(), spec.ro_vim_vm_name.as_str(), spec.event_uuid.as_str()),
+        ("42", "na", "na")
+    );
     assert_eq!((spec.time_limit_seconds, spec.backoff_limit, spec.reconfigure_timeout_seconds), (3600, 0, 55));
     assert_eq!(spec.service, ServiceSource { type_: ServiceType::NodePort, ports: vec![] });
     assert!(!spec.keep_failed && !spec.suspend && !spec.push_conf);
@@ -43,14 +46,20 @@ fn a_status_is_read_as_it_was_written() {
         ..OffloadedActionStatus::default()
     };
     let written = serde_json::to_value(&status).unwrap();
-    assert_eq!((&written["jobID"], &written["previousJobID"], &written["phase"]), (&json!("j"), &json!("p"), &json!("Reconfiguring")));
+    assert_eq!(
+        (&written["jobID"], &written["previousJobID"], &written["phase"]),
+        (&json!("j"), &json!("p"), &json!("Reconfiguring"))
+    );
     assert_eq!(serde_json::from_value::<OffloadedActionStatus>(written).unwrap(), status);
 }
 
 #[test]
 fn the_published_reasons_are_words_and_named_once() {
     let mut all = reason::ALL.to_vec();
-    assert!(all.iter().all(|word| word.starts_with(|c: char| c.is_ascii_uppercase()) && word.chars().all(char::is_alphanumeric)));
+    assert!(
+        all.iter()
+            .all(|word| word.starts_with(|c: char| c.is_ascii_uppercase()) && word.chars().all(char::is_alphanumeric))
+    );
     all.sort_unstable();
     all.dedup();
     assert_eq!(all.len(), reason::ALL.len());

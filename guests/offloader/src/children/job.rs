@@ -41,11 +41,16 @@ pub fn job(run: &Run<'_>) -> Job {
     let mut pod_labels = run.metadata(String::new());
     pod_labels.name = None;
     pod_labels.namespace = None;
-    let template =
-        PodTemplateSpec { metadata: Some(ObjectMeta { ..pod_labels }), spec: Some(pod(run)) };
-    let evicted = PodFailurePolicyOnPodConditionsPattern { type_: "DisruptionTarget".to_owned(), status: Some("True".to_owned()) };
-    let ignore_evicted =
-        PodFailurePolicyRule { action: "Ignore".to_owned(), on_pod_conditions: Some(vec![evicted]), on_exit_codes: None };
+    let template = PodTemplateSpec { metadata: Some(ObjectMeta { ..pod_labels }), spec: Some(pod(run)) };
+    let evicted = PodFailurePolicyOnPodConditionsPattern {
+        type_: "DisruptionTarget".to_owned(),
+        status: Some("True".to_owned()),
+    };
+    let ignore_evicted = PodFailurePolicyRule {
+        action: "Ignore".to_owned(),
+        on_pod_conditions: Some(vec![evicted]),
+        on_exit_codes: None,
+    };
     let job = Job {
         metadata: run.metadata(ids::job_name(&run.job_id)),
         spec: Some(JobSpec {
@@ -124,11 +129,8 @@ fn escape(argument: &str) -> String {
 }
 
 fn environment(run: &Run<'_>) -> Vec<EnvVar> {
-    let plain = |name: &str, value: &str| EnvVar {
-        name: name.to_owned(),
-        value: Some(escape(value)),
-        ..EnvVar::default()
-    };
+    let plain =
+        |name: &str, value: &str| EnvVar { name: name.to_owned(), value: Some(escape(value)), ..EnvVar::default() };
     let from = |name: &str, source: EnvVarSource| EnvVar {
         name: name.to_owned(),
         value_from: Some(source),
@@ -168,7 +170,8 @@ fn environment(run: &Run<'_>) -> Vec<EnvVar> {
 /// A sidecar in Kubernetes's sense: it ends when the action has ended.
 fn conf_container(run: &Run<'_>) -> Option<Container> {
     let image = run.settings.conf_image.clone().filter(|_| run.action.spec.push_conf)?;
-    let variable = |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() };
+    let variable =
+        |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() };
     let mut mounts = vec![mount(CONF_VOLUME, CONF_PATH)];
     if run.action.spec.runtime_conf.is_some() {
         mounts.push(mount(CONF_INITIAL_VOLUME, CONF_INITIAL_PATH));

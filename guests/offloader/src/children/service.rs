@@ -32,12 +32,13 @@ pub fn service(action: &OffloadedAction, serving: &str, settings: &Settings) -> 
         ServiceType::None => return None,
     };
     let flow_id = ids::flow_id(action);
-    let ports = ports(&action.spec.service, settings.conf_port).into_iter().enumerate().map(|(index, port)| ServicePort {
-        name: Some(format!("http-api-{index}")),
-        port: port.port.into(),
-        protocol: Some(protocol(port.protocol).to_owned()),
-        ..ServicePort::default()
-    });
+    let ports =
+        ports(&action.spec.service, settings.conf_port).into_iter().enumerate().map(|(index, port)| ServicePort {
+            name: Some(format!("http-api-{index}")),
+            port: port.port.into(),
+            protocol: Some(protocol(port.protocol).to_owned()),
+            ..ServicePort::default()
+        });
     let selector = [(labels::FLOW.to_owned(), flow_id.clone()), (labels::JOB.to_owned(), serving.to_owned())].into();
     let spec = ServiceSpec {
         type_: Some(type_.to_owned()),

@@ -131,8 +131,8 @@ impl Connection {
         };
         let request = request.body(body).map_err(|_| Error::Address(self.api_host.clone()))?;
         let answer = self.client.send(request).await;
-        let answer = answer
-            .map_err(|error| Error::Unreachable { host: self.api_host.clone(), cause: chain(&error) })?;
+        let answer =
+            answer.map_err(|error| Error::Unreachable { host: self.api_host.clone(), cause: chain(&error) })?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(|error| Error::Answer { host: self.api_host.clone(), cause: error.to_string() })?;

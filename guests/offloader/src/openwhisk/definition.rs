@@ -60,7 +60,9 @@ pub fn decode(definition: &Value) -> Result<Resolution, Unsupported> {
     let (image, main) = match plain.as_str() {
         "blackbox" => (text("image").ok_or(Unsupported::Malformed("a `blackbox` without an `image`"))?, text("main")),
         // Its container does not start without a name.
-        "nodejs" | "nodejs:6" => ("openwhisk/nodejs6action".to_owned(), text("main").or_else(|| Some("main".to_owned()))),
+        "nodejs" | "nodejs:6" => {
+            ("openwhisk/nodejs6action".to_owned(), text("main").or_else(|| Some("main".to_owned())))
+        }
         "python" | "python:2" => ("openwhisk/python2action".to_owned(), text("main")),
         "python:3" => ("openwhisk/python3action".to_owned(), text("main")),
         "swift:3" => ("openwhisk/swift3action".to_owned(), text("main")),
@@ -100,13 +102,18 @@ pub fn placement_of(value: &Value) -> Result<Placement, Unsupported> {
         Value::Object(entries) => entries,
         _ => return Err(Unsupported::Placement("not an object")),
     };
-    let set = |name: &str| matches!(entries.get(name), Some(Value::Bool(true))) || entries.get(name).and_then(Value::as_str) == Some("true");
+    let set = |name: &str| {
+        matches!(entries.get(name), Some(Value::Bool(true)))
+            || entries.get(name).and_then(Value::as_str) == Some("true")
+    };
     let mut placement = Placement::default();
     match entries.get("invoker-selector") {
         None | Some(Value::Null) => {}
         Some(Value::Object(selector)) => {
             for (key, value) in selector {
-                let value = value.as_str().ok_or(Unsupported::Placement("odd: `invoker-selector` holds a value that is no text"))?;
+                let value = value
+                    .as_str()
+                    .ok_or(Unsupported::Placement("odd: `invoker-selector` holds a value that is no text"))?;
                 placement.node_selector.insert(key.clone(), value.to_owned());
             }
         }
@@ -160,7 +167,14 @@ mod tests {
 
     #[test]
     fn answers_that_describe_no_action_are_refused() {
-        for odd in [json!(null), json!([]), json!({}), json!({"exec": "x"}), json!({"exec": {"kind": 3}}), json!({"exec": {"kind": "blackbox"}})] {
+        for odd in [
+            json!(null),
+            json!([]),
+            json!({}),
+            json!({"exec": "x"}),
+            json!({"exec": {"kind": 3}}),
+            json!({"exec": {"kind": "blackbox"}}),
+        ] {
             assert!(matches!(decode(&odd), Err(Unsupported::Malformed(_))), "{odd}");
         }
     }

@@ -54,4 +54,3 @@ fn announce(seen: &Observed) -> Plan {
     }
     Plan::record(status, None)
 }
-

@@ -128,10 +128,9 @@ pub(super) fn explain(seen: &Observed, job_id: &str, ending: Ending) -> Ending {
                 .filter(|known| known.reason == reason::IMAGE_PULL);
             match was_image {
                 // The deadline took the pod, and its message, away.
-                Some(known) => Ending::Failed {
-                    reason: reason::IMAGE_PULL,
-                    message: format!("{} ({message})", known.message),
-                },
+                Some(known) => {
+                    Ending::Failed { reason: reason::IMAGE_PULL, message: format!("{} ({message})", known.message) }
+                }
                 None => Ending::Failed { reason, message },
             }
         }

@@ -23,7 +23,12 @@ pub(super) async fn look(action: &OffloadedAction, context: &Context) -> Result<
     let mut seen = Observed::new(action.clone(), context.settings.clone());
     let namespace = action.namespace().unwrap_or_default();
     let flow_id = ids::flow_id(action);
-    let of_flow = ListParams::default().labels(&format!("{}={flow_id},{}={}", labels::FLOW, labels::JOB_TYPE, labels::JOB_TYPE_VALUE));
+    let of_flow = ListParams::default().labels(&format!(
+        "{}={flow_id},{}={}",
+        labels::FLOW,
+        labels::JOB_TYPE,
+        labels::JOB_TYPE_VALUE
+    ));
 
     let jobs: Api<Job> = Api::namespaced(context.client.clone(), &namespace);
     let jobs = jobs.list_cached(&of_flow).await.map_err(Error::to("list the flow's Jobs"))?;
@@ -44,11 +49,8 @@ pub(super) async fn look(action: &OffloadedAction, context: &Context) -> Result<
 /// The end of the action's output. Empty if it cannot be read: the end of an action is not held up by its log.
 pub(super) async fn log(action: &OffloadedAction, pod: &str, context: &Context) -> String {
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &action.namespace().unwrap_or_default());
-    let params = LogParams {
-        container: Some(ACTION_CONTAINER.to_owned()),
-        tail_lines: Some(LOG_LINES),
-        ..LogParams::default()
-    };
+    let params =
+        LogParams { container: Some(ACTION_CONTAINER.to_owned()), tail_lines: Some(LOG_LINES), ..LogParams::default() };
     match pods.logs(pod, &params).await {
         Ok(log) => tail(&log).to_owned(),
         Err(error) => {

@@ -158,7 +158,11 @@ fn values(kind: &str, from: &ConfigSource, texts: BTreeMap<String, String>) -> R
 }
 
 /// Calls a completion endpoint. An inner error is what it said instead of an acknowledgement.
-pub(super) async fn deliver(action: &OffloadedAction, index: usize, context: &Context) -> Result<Result<(), String>, Error> {
+pub(super) async fn deliver(
+    action: &OffloadedAction,
+    index: usize,
+    context: &Context,
+) -> Result<Result<(), String>, Error> {
     let status = action.status.clone().unwrap_or_default();
     let Some(delivery) = status.deliveries.get(index) else { return Ok(Ok(())) };
     let target = match target_of(action, context).await? {

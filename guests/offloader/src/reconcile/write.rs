@@ -9,8 +9,8 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use wasm_operator_sdk::events::{Event, EventType, Recorder};
 use wasm_operator_sdk::ApiExt as _;
+use wasm_operator_sdk::events::{Event, EventType, Recorder};
 
 use super::reference::{params_of, target_of};
 use super::{Context, Error, explain};
@@ -70,7 +70,9 @@ async fn one(
         Write::Run(job_id) => run(seen, job_id, &place).await?,
         Write::Conf => match children::conf(&action) {
             Some(conf) => drop(place.apply::<ConfigMap>("ConfigMap", &conf).await?),
-            None => place.delete::<ConfigMap>("ConfigMap", &children::conf_name(&flow_id), &DeleteParams::default()).await?,
+            None => {
+                place.delete::<ConfigMap>("ConfigMap", &children::conf_name(&flow_id), &DeleteParams::default()).await?
+            }
         },
         Write::Policy => match children::policy(&action) {
             Some(policy) => drop(place.apply::<NetworkPolicy>("NetworkPolicy", &policy).await?),
@@ -161,11 +163,7 @@ async fn finalizer(seen: &mut Observed, wanted: bool, place: &Place<'_>) -> Resu
 }
 
 /// The version makes sure that nobody else decided something meanwhile.
-async fn write_status(
-    seen: &mut Observed,
-    status: &OffloadedActionStatus,
-    place: &Place<'_>,
-) -> Result<(), Error> {
+async fn write_status(seen: &mut Observed, status: &OffloadedActionStatus, place: &Place<'_>) -> Result<(), Error> {
     let name = seen.action.name_any();
     let patch = json!({
         "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "OffloadedAction",
@@ -200,9 +198,10 @@ async fn run(seen: &mut Observed, job_id: &str, place: &Place<'_>) -> Result<(),
         job_id: job_id.to_owned(),
         image: status.resolved_image.unwrap_or_default(),
         placement: status.placement.unwrap_or_default(),
-        openwhisk: target
-            .as_ref()
-            .map(|target| OpenWhisk { api_host: target.connection.api_host().to_owned(), api_key: target.api_key.clone() }),
+        openwhisk: target.as_ref().map(|target| OpenWhisk {
+            api_host: target.connection.api_host().to_owned(),
+            api_key: target.api_key.clone(),
+        }),
         params,
     };
     let objects = run.objects();
@@ -238,16 +237,10 @@ async fn patch_job(seen: &mut Observed, job_id: &str, place: &Place<'_>) -> Resu
     Ok(())
 }
 
-async fn delete_job(
-    seen: &mut Observed,
-    job_id: &str,
-    params: &DeleteParams,
-    place: &Place<'_>,
-) -> Result<(), Error> {
+async fn delete_job(seen: &mut Observed, job_id: &str, params: &DeleteParams, place: &Place<'_>) -> Result<(), Error> {
     place.delete::<Job>("Job", &ids::job_name(job_id), params).await?;
     if let Some(job) = seen.jobs.get_mut(job_id) {
-        job.metadata.deletion_timestamp =
-            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::now()));
+        job.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::now()));
     }
     Ok(())
 }

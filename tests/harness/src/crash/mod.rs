@@ -200,8 +200,9 @@ pub async fn crash_after_every_write(space: &Space, protocol: &impl Protocol, fa
 struct Run<'a, P> {
     protocol: &'a P,
     stage: Stage<'a>,
-    crossing: Crossing,
+    // Ended before its way to the API server is.
     host: Host,
+    crossing: Crossing,
     guest: String,
 }
 

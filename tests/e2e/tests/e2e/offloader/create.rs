@@ -16,9 +16,13 @@ fn ports_have_their_protocols_and_the_one_of_the_configuration_is_added() -> Res
         stage.until_condition("ping", "ServiceReady", "True", "Applied").await?;
 
         let service = stage.service(&flow_id).await?.spec.unwrap_or_default();
-        let ports: Vec<_> = service.ports.into_iter().flatten().map(|port| (port.name, port.port, port.protocol)).collect();
+        let ports: Vec<_> =
+            service.ports.into_iter().flatten().map(|port| (port.name, port.port, port.protocol)).collect();
         let expected = [("http-api-0", 5000, "TCP"), ("http-api-1", 6000, "UDP"), ("http-api-2", 8081, "TCP")];
-        assert_eq!(ports, expected.map(|(name, port, protocol)| (Some(name.to_owned()), port, Some(protocol.to_owned()))));
+        assert_eq!(
+            ports,
+            expected.map(|(name, port, protocol)| (Some(name.to_owned()), port, Some(protocol.to_owned())))
+        );
         assert_eq!(service.type_.as_deref(), Some("ClusterIP"));
         Ok(())
     })
@@ -31,7 +35,8 @@ fn without_a_service_there_is_none_and_no_condition_about_it() -> Result<()> {
         let stage = Stage::new(space).await?;
         let spec = json!({"action": "/guest/ping", "image": "i:1", "service": {"type": "None"}});
         stage.offload("ping", spec).await?;
-        let flow = stage.until("ping", "the flow is observed", |data| data["status"]["observedGeneration"] == 1).await?;
+        let flow =
+            stage.until("ping", "the flow is observed", |data| data["status"]["observedGeneration"] == 1).await?;
         stage.until_pod(&text(&flow, "jobID")).await?;
         let flow = stage.until("ping", "the pod is seen", |data| data["status"]["podName"] != Value::Null).await?;
 
