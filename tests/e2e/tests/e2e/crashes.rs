@@ -1,9 +1,11 @@
 //! Crashes after every write, of a guest that can be dropped anywhere and of one that cannot.
 
 use harness::programs::Objects;
-use harness::{Fault, Guest, Protocol, Result, Stage, crash_after_every_write, ensure, programs, test, until_object};
+use harness::{
+    Fault, Guest, Protocol, Result, Stage, crash_after_every_write, ensure, programs, ring, test, until_object,
+};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::core::ApiResource;
+use kube::core::{ApiResource, GroupVersionKind};
 
 /// One object gets two children and later a third, another one gets one and is deleted.
 struct Children {
@@ -50,6 +52,47 @@ fn a_guest_that_can_be_dropped_anywhere_ends_the_same_after_a_crash_at_every_wri
         let report = crash_after_every_write(space, &Children { names: "fixed" }, &Fault::ALL).await?;
         assert_eq!(report.writes.len(), 8, "{:?}", report.writes);
         assert_eq!(report.runs, 24);
+        report.check()
+    })
+}
+
+/// Two nonces pass a guest of the ring.
+struct Hop;
+
+impl Hop {
+    async fn from(stage: &Stage<'_>) -> Result<String> {
+        stage.space.namespace(&format!("{}-from", stage.name)).await
+    }
+}
+
+impl Protocol for Hop {
+    fn guest(&self, stage: &Stage<'_>) -> Guest {
+        ring::guest("ring", &stage.space.name_of(&format!("{}-from", stage.name)), &stage.namespace)
+    }
+
+    fn kinds(&self) -> Vec<ApiResource> {
+        vec![ApiResource::from_gvk(&GroupVersionKind::gvk(ring::GROUP, "v1", "TestResource"))]
+    }
+
+    async fn prepare(&self, stage: &Stage<'_>) -> Result<()> {
+        Self::from(stage).await.map(drop)
+    }
+
+    async fn run(&self, stage: &Stage<'_>) -> Result<()> {
+        let from = Self::from(stage).await?;
+        for nonce in [1, 2] {
+            ring::write(stage.space, &from, nonce).await?;
+            ring::until_nonce(stage.space, &stage.namespace, nonce).await?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_guest_of_the_ring_passes_every_nonce_on_through_a_crash_at_each_write() -> Result<()> {
+    test(async |space| {
+        let report = crash_after_every_write(space, &Hop, &Fault::ALL).await?;
+        assert_eq!((report.writes.len(), report.runs), (2, 6), "{report:?}");
         report.check()
     })
 }

@@ -7,8 +7,22 @@ use serde_json::Value;
 /// Values that the API server chooses, wherever they are.
 const DROPPED: [&str; 3] = ["resourceVersion", "creationTimestamp", "selfLink"];
 /// Values that somebody allocates. That there is one is kept.
-const ALLOCATED: [&str; 9] =
-    ["clusterIP", "clusterIPs", "nodePort", "podIP", "podIPs", "hostIP", "hostIPs", "ip", "containerID"];
+const ALLOCATED: [&str; 11] = [
+    "addresses",
+    "clusterIP",
+    "clusterIPs",
+    "containerID",
+    "hostIP",
+    "hostIPs",
+    "ip",
+    // The scheduler's choice.
+    "nodeName",
+    "nodePort",
+    "podIP",
+    "podIPs",
+];
+/// Volumes that admission adds to pods have this prefix, and a random end.
+const TOKEN_VOLUME: &str = "kube-api-access-";
 /// Digits of a UUID with and without dashes, and of a SHA-256.
 const RANDOM_DIGITS: [usize; 2] = [32, 64];
 /// The random end of a name that the API server has generated.
@@ -20,7 +34,7 @@ pub(super) fn normalise(objects: Vec<Value>, namespace: &str) -> BTreeMap<String
     let mut names: BTreeMap<String, String> = BTreeMap::new();
     let mut objects: Vec<(String, Value)> = objects.into_iter().map(|object| (title(&object), object)).collect();
     // By what does not differ between two runs.
-    objects.sort_by_cached_key(|(_, object)| (kind(object), masked(&prefix_or_name(object)), masked(&content(object))));
+    objects.sort_by_cached_key(|(_, object)| (kind(object), masked(&prefix_or_name(object)), content(object)));
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for (title, object) in &mut objects {
         if let Some(prefix) = generated_prefix(object) {
@@ -36,7 +50,7 @@ pub(super) fn normalise(objects: Vec<Value>, namespace: &str) -> BTreeMap<String
         }
     }
     names.insert(namespace.to_owned(), "<namespace>".to_owned());
-    let mut ids = Ids { names, random: BTreeMap::new() };
+    let mut ids = Ids { names, random: Some(BTreeMap::new()) };
     objects
         .into_iter()
         .map(|(title, mut object)| {
@@ -71,22 +85,28 @@ fn prefix_or_name(object: &Value) -> String {
 
 /// What it is, without its identity.
 fn content(object: &Value) -> String {
-    ["/spec", "/data", "/status/phase", "/metadata/labels"]
-        .iter()
-        .map(|pointer| object.pointer(pointer).map(ToString::to_string).unwrap_or_default())
-        .collect()
+    let mut copy = object.clone();
+    if let Some(metadata) = copy.pointer_mut("/metadata").and_then(Value::as_object_mut) {
+        metadata.retain(|key, _| ["labels", "annotations"].contains(&key.as_str()));
+    }
+    visit(&mut copy, &mut Ids { names: BTreeMap::new(), random: None });
+    copy.to_string()
 }
 
 struct Ids {
     /// Exact strings, and what they are called.
     names: BTreeMap<String, String>,
-    random: BTreeMap<String, usize>,
+    /// Numbers of ids by the order of their appearance. None: they are not told apart.
+    random: Option<BTreeMap<String, usize>>,
 }
 
 impl Ids {
     fn replace(&mut self, text: &str) -> String {
         if is_time(text) {
             return "<time>".to_owned();
+        }
+        if text.strip_prefix(TOKEN_VOLUME).is_some_and(|random| random.len() == GENERATED_CHARACTERS) {
+            return format!("{TOKEN_VOLUME}<random>");
         }
         // Longest first: one name may be the beginning of another.
         let mut known: Vec<_> = self.names.iter().collect();
@@ -101,9 +121,10 @@ impl Ids {
     }
 
     fn number_random(&mut self, text: &str) -> String {
+        let Some(random) = &mut self.random else { return masked(text) };
         map_random(text, |run| {
-            let next = self.random.len() + 1;
-            format!("<id {}>", self.random.entry(run.to_owned()).or_insert(next))
+            let next = random.len() + 1;
+            format!("<id {}>", random.entry(run.to_owned()).or_insert(next))
         })
     }
 }
@@ -195,6 +216,7 @@ mod tests {
                 "ownerReferences": [{ "name": "job", "uid": owner }],
                 "managedFields": [{ "manager": "m", "time": "2026-01-02T03:04:05Z", "fieldsV1": { format!("k:{{\"uid\":\"{owner}\"}}"): {} } }],
             },
+            "spec": { "nodeName": "node-0", "volumes": [{ "name": "kube-api-access-x7k2p" }] },
             "status": { "phase": phase, "podIP": "10.0.0.7", "startTime": "2026-01-02T03:04:05.678Z" },
         })
     }
@@ -217,7 +239,8 @@ mod tests {
             pod("job-ccccc", "41111111-2222-4333-8444-555555555555", two, "Running"),
         ];
         second[0]["metadata"]["labels"]["flow"] = "fedcba9876543210fedcba9876543210".into();
-        second[1]["metadata"]["namespace"] = "a-1".into();
+        second[1]["spec"] = json!({ "nodeName": "node-1", "volumes": [{ "name": "kube-api-access-abcde" }] });
+        second[1]["status"]["podIP"] = "10.0.0.8".into();
         assert_eq!(normalise(first, "a-1"), normalise(second, "a-1"));
     }
 
