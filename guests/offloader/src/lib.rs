@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod children;
+mod facade;
 pub mod fqn;
 pub mod ids;
 pub mod labels;
@@ -37,7 +38,7 @@ fn setup() -> Result<impl IntoGuest, String> {
         .watches::<Pod>(watch().labels(&of_jobs).full(), Mapping::by_annotation(labels::OWNER))
         .owns::<Service>(watch().labels(labels::FLOW).full())
         .watches::<OffloadTarget>(watch().full().when_generation_changed(), Mapping::by_field(".spec.targetRef.name"))
-        .asks_for(here(Rule::on::<OffloadedAction>().patch()))
+        .asks_for(here(Rule::on::<OffloadedAction>().apply().update().delete()))
         .asks_for(here(Rule::on::<OffloadedAction>().subresource("status").patch()))
         .asks_for(here(Rule::on::<Secret>().verbs(["get"]).apply().delete()))
         .asks_for(here(Rule::on::<ConfigMap>().verbs(["get"]).apply().delete()))
@@ -50,9 +51,10 @@ fn setup() -> Result<impl IntoGuest, String> {
         .asks_for(Rule::on::<ServiceCIDR>().verbs(["list"]))
         .run(reconcile::reconcile, reconcile::error_policy, Arc::clone(&context));
     let targets = Controller::<OffloadTarget>::new(watch().when_generation_changed())
+        .asks_for(here(Rule::on::<OffloadTarget>().apply()))
         .asks_for(here(Rule::on::<OffloadTarget>().subresource("status").patch()))
         .run(reconcile::reconcile_target, reconcile::target_error_policy, context);
     Ok([flows, targets])
 }
 
-wasm_operator_sdk::main!(setup);
+wasm_operator_sdk::main!(setup, serve = facade::handle);

@@ -220,6 +220,8 @@ impl Observed {
         let mut condition = conditions::condition(type_, holds, reason, message, self.generation());
         condition.last_transition_time = self.time();
         conditions::set(&mut status.conditions, condition);
+        // The same state has the same text, however it was reached.
+        status.conditions.sort_by(|one, other| one.type_.cmp(&other.type_));
     }
 }
 

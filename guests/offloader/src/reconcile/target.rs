@@ -47,8 +47,9 @@ async fn ask(target: &OffloadTarget, context: &Context) -> Result<(bool, &'stati
         Err(refusal) => return Ok((false, refusal.reason, refusal.message)),
     };
     Ok(match connection.namespaces().await {
-        Ok(reply) if reply.status.is_success() => (true, reason::REACHABLE, "OpenWhisk accepts the key".to_owned()),
         Ok(reply) if matches!(reply.status.as_u16(), 401 | 403) => (false, reason::UNAUTHORIZED, reply.message()),
+        // OpenWhisk looks at the key first: whatever else it says, it has accepted it.
+        Ok(reply) if reply.status.as_u16() < 500 => (true, reason::REACHABLE, "OpenWhisk accepts the key".to_owned()),
         Ok(reply) => (false, reason::UNREACHABLE, reply.message()),
         Err(error) => (false, reason::UNREACHABLE, error.to_string()),
     })

@@ -7,11 +7,15 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, ResourceExt as _};
+use openwhisk::OpenWhisk;
 use serde_json::{Value, json};
 
 const CRDS: &str = include_str!("../../../../../guests/offloader/crds.yaml");
 pub(crate) const GROUP: &str = "offloader.wasm-operator.dev";
 pub(crate) const GUEST: &str = "offloader";
+
+/// The key of OpenWhisk's user in these tests.
+pub(crate) const KEY: &str = "user:key";
 
 /// One namespace with its host.
 pub(crate) struct Stage<'a> {
@@ -34,6 +38,35 @@ pub(crate) async fn install(space: &Space) -> Result<()> {
         space.cluster().install(crd).await?;
     }
     Ok(())
+}
+
+/// OpenWhisk with a user `guest`.
+pub(crate) async fn openwhisk_with_user() -> Result<OpenWhisk> {
+    let whisk = OpenWhisk::start().await?;
+    whisk.namespace("guest", KEY);
+    Ok(whisk)
+}
+
+/// A target with its Secret.
+pub(crate) async fn target(space: &Space, namespace: &str, name: &str, url: &str, key: &str) -> Result<()> {
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"ow-api-key": key},
+    });
+    let secrets: Api<Secret> = Api::namespaced(space.client(), namespace);
+    secrets.patch(name, &PatchParams::apply("e2e").force(), &Patch::Apply(&secret)).await?;
+    let target = json!({
+        "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "OffloadTarget", "metadata": {"name": name},
+        "spec": {"apiHost": url, "authSecretRef": {"name": name}},
+    });
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1alpha1", "OffloadTarget"));
+    let targets: Api<DynamicObject> = Api::namespaced_with(space.client(), namespace, &resource);
+    targets.patch(name, &PatchParams::apply("e2e").force(), &Patch::Apply(&target)).await?;
+    Ok(())
+}
+
+/// The spec of an action that is looked up.
+pub(crate) fn looked_up(action: &str) -> Value {
+    json!({"action": action, "targetRef": {"name": "whisk"}})
 }
 
 impl<'a> Stage<'a> {
@@ -65,6 +98,15 @@ impl<'a> Stage<'a> {
         self.custom("OffloadedAction")
     }
 
+    /// A stage with OpenWhisk, and a target of the name `whisk` for it.
+    pub(crate) async fn with_openwhisk(space: &'a Space) -> Result<(Self, OpenWhisk)> {
+        let whisk = openwhisk_with_user().await?;
+        let url = whisk.url();
+        let stage = Self::with(space, |guest| guest.set("allowedHosts", vec![url.clone()])).await?;
+        target(space, &stage.namespace, "whisk", &url, KEY).await?;
+        Ok((stage, whisk))
+    }
+
     /// Creates a flow and returns its identifier.
     pub(crate) async fn offload(&self, name: &str, spec: Value) -> Result<String> {
         let created = self.flows().create(&PostParams::default(), &self.flow_object(name, spec)?).await?;
@@ -84,16 +126,25 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until the flow is as wanted.
-    pub(crate) async fn until(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<DynamicObject> {
+    pub(crate) async fn until(
+        &self,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<DynamicObject> {
         let flow = until_object(&self.flows(), name, what, |flow| flow.is_some_and(|flow| wanted(&flow.data))).await?;
         flow.context("no flow")
+    }
+
+    /// Waits until the flow has this phase.
+    pub(crate) async fn until_phase(&self, name: &str, phase: &str) -> Result<DynamicObject> {
+        self.until(name, &format!("the flow is {phase}"), |data| data["status"]["phase"] == phase).await
     }
 
     /// Waits until a condition has this status and reason; returns its message.
     pub(crate) async fn until_condition(&self, name: &str, type_: &str, status: &str, reason: &str) -> Result<String> {
         let what = format!("`{type_}` is {status} because of {reason}");
-        let holds =
-            |data: &Value| condition(data, type_).is_some_and(|one| one["status"] == status && one["reason"] == reason);
+        let holds = |data: &Value| condition(data, type_).is_some_and(|one| one["status"] == status && one["reason"] == reason);
         let flow = self.until(name, &what, holds).await?;
         let found = condition(&flow.data, type_).context("no condition")?;
         Ok(found["message"].as_str().unwrap_or_default().to_owned())
@@ -107,40 +158,6 @@ impl<'a> Stage<'a> {
             pods.items.into_iter().next().context("no pod")
         })
         .await
-    }
-
-    /// Does what a kubelet would: the action's container runs.
-    pub(crate) async fn run_pod(&self, job_id: &str, ip: &str) -> Result<String> {
-        let pod = self.until_pod(job_id).await?.name_any();
-        let container = json!({
-            "name": "ow-action", "ready": true, "started": true, "restartCount": 0, "image": "i", "imageID": "i",
-            "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
-        });
-        self.set_pod(&pod, json!({
-            "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "hostIP": "192.0.2.1", "startTime": "2026-01-01T00:00:00Z",
-            "conditions": [{"type": "Ready", "status": "True"}, {"type": "ContainersReady", "status": "True"}],
-            "containerStatuses": [container],
-        }))
-        .await?;
-        Ok(pod)
-    }
-
-    /// Does what a kubelet would: the action's container has ended.
-    pub(crate) async fn end_pod(&self, job_id: &str, exit_code: i32) -> Result<()> {
-        let pod = self.until_pod(job_id).await?.name_any();
-        let phase = if exit_code == 0 { "Succeeded" } else { "Failed" };
-        let ended =
-            json!({"exitCode": exit_code, "finishedAt": "2026-01-01T00:00:01Z", "startedAt": "2026-01-01T00:00:00Z"});
-        let container = json!({
-            "name": "ow-action", "ready": false, "restartCount": 0, "image": "i", "imageID": "i", "state": {"terminated": ended},
-        });
-        self.set_pod(&pod, json!({"phase": phase, "containerStatuses": [container]})).await
-    }
-
-    pub(crate) async fn set_pod(&self, pod: &str, status: Value) -> Result<()> {
-        let patch = Patch::Merge(json!({ "status": status }));
-        self.api::<Pod>().patch_status(pod, &PatchParams::default(), &patch).await?;
-        Ok(())
     }
 
     pub(crate) async fn job(&self, job_id: &str) -> Result<Job> {
