@@ -78,8 +78,8 @@ fn is_true(pod: &Pod, condition: &str) -> bool {
 fn state_of(pod: &Pod, container: &str) -> Value {
     let pod = serde_json::to_value(pod).unwrap_or_default();
     let all = pod.pointer("/status/containerStatuses").and_then(Value::as_array).cloned().unwrap_or_default();
-    let found = all.into_iter().find(|status| status["name"] == container);
-    found.map(|status| status["state"].clone()).unwrap_or_default()
+    let found = all.iter().find(|status| status.get("name").is_some_and(|name| name == container));
+    found.and_then(|status| status.get("state").cloned()).unwrap_or_default()
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod normalise;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -29,7 +30,7 @@ use crate::space::Space;
 use crate::wait::eventually_within;
 
 /// Runs at once. They wait more than they work, but each has a host.
-const PARALLEL: usize = 4;
+const PARALLEL: usize = 6;
 /// The guest's deadline where it is dropped by one: several times what a reconcile takes on a busy machine, since
 /// each run waits for it.
 const DEADLINE_MILLISECONDS: u64 = 3_000;
@@ -142,12 +143,14 @@ pub struct Failure {
     pub write: String,
     /// How the end differs, or why there was none.
     pub difference: String,
+    /// The log of the run's host.
+    pub log: PathBuf,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "  {} after write {}, `{}`:", self.fault, self.after, self.write)?;
-        f.write_str(&self.difference)
+        writeln!(f, "{}    the host's log: {}", self.difference, self.log.display())
     }
 }
 
@@ -163,6 +166,14 @@ impl Report {
 }
 
 type State = BTreeMap<String, Value>;
+
+fn run_name(fault: Fault, after: usize) -> String {
+    format!("{}-{after}", fault.short())
+}
+
+fn host_name(run: &str) -> String {
+    format!("{run}-host")
+}
 
 /// Runs the protocol with each fault after each write.
 pub async fn crash_after_every_write(space: &Space, protocol: &impl Protocol, faults: &[Fault]) -> Result<Report> {
@@ -188,7 +199,8 @@ pub async fn crash_after_every_write(space: &Space, protocol: &impl Protocol, fa
             };
             let write =
                 if write.is_empty() { undisturbed.writes.get(after - 1).cloned().unwrap_or_default() } else { write };
-            anyhow::Ok(Some(Failure { fault, after, write, difference }))
+            let log = space.directory().join(host_name(&run_name(fault, after))).join("host.log");
+            anyhow::Ok(Some(Failure { fault, after, write, difference, log }))
         })
         .buffered(PARALLEL)
         .try_collect()
@@ -238,7 +250,7 @@ impl<'a, P: Protocol> Run<'a, P> {
         after: usize,
         expected: &State,
     ) -> Result<Ended> {
-        let name = format!("{}-{after}", fault.short());
+        let name = run_name(fault, after);
         let mut run = Self::prepare(space, protocol, &name, Some(fault)).await?;
         let ended = timeout(MOST, run.with_fault(fault, after, expected)).await;
         ended.with_context(|| format!("not at its end after {} s", MOST.as_secs()))?
@@ -279,7 +291,7 @@ impl<'a, P: Protocol> Run<'a, P> {
         }
         let crossing = Crossing::start(space.cluster().kubeconfig()).await?;
         let name = guest.name().to_owned();
-        let host = space.host().named(&format!("{}-host", stage.name)).across(&crossing).guest(guest);
+        let host = space.host().named(&host_name(&stage.name)).across(&crossing).guest(guest);
         let host = protocol.host(&stage, host).prepare().await?;
         crossing.watch_user(&host.user_of(&name));
         Ok(Self { protocol, stage, crossing, host, guest: name })

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// Values that the API server chooses, wherever they are.
-const DROPPED: [&str; 3] = ["resourceVersion", "creationTimestamp", "selfLink"];
+/// Values that the API server chooses, wherever they are. Some kinds count a generation for every apply that changes
+/// nothing, such as a NetworkPolicy with an empty list.
+const DROPPED: [&str; 4] = ["creationTimestamp", "generation", "resourceVersion", "selfLink"];
 /// Values that somebody allocates. That there is one is kept.
 const ALLOCATED: [&str; 11] = [
     "addresses",
@@ -23,7 +24,9 @@ const ALLOCATED: [&str; 11] = [
 ];
 /// Volumes that admission adds to pods have this prefix, and a random end.
 const TOKEN_VOLUME: &str = "kube-api-access-";
-/// Digits of a UUID with and without dashes, and of a SHA-256.
+/// A UUID with its dashes.
+const UUID_CHARACTERS: usize = 36;
+/// Digits of a UUID, and of a SHA-256.
 const RANDOM_DIGITS: [usize; 2] = [32, 64];
 /// The random end of a name that the API server has generated.
 const GENERATED_CHARACTERS: usize = 5;
@@ -133,30 +136,40 @@ fn masked(text: &str) -> String {
     map_random(text, |_| "<id>".to_owned())
 }
 
-/// Replaces runs of as many hexadecimal digits as UUIDs and hashes have.
+/// Replaces UUIDs, and as many hexadecimal digits as UUIDs and hashes have, where they are words of their own.
 fn map_random(text: &str, mut to: impl FnMut(&str) -> String) -> String {
     let mut result = String::new();
-    let mut run = String::new();
-    // The end ends a run, too.
-    for character in text.chars().map(Some).chain([None]) {
-        match character {
-            Some(character) if character.is_ascii_hexdigit() || character == '-' && !run.is_empty() => {
-                run.push(character);
-            }
-            _ => {
-                let id = run.trim_end_matches('-');
-                if RANDOM_DIGITS.contains(&id.chars().filter(char::is_ascii_hexdigit).count()) {
-                    result.push_str(&to(id));
-                    result.push_str(run.strip_prefix(id).unwrap_or_default());
-                } else {
-                    result.push_str(&run);
-                }
-                run.clear();
-                result.extend(character);
-            }
+    let mut rest = text;
+    let mut in_word = false;
+    while let Some(character) = rest.chars().next() {
+        let length = if in_word { None } else { random_length(rest) };
+        let (id, after) = rest.split_at(length.unwrap_or(character.len_utf8()));
+        match length {
+            Some(_) => result.push_str(&to(id)),
+            None => result.push_str(id),
         }
+        in_word = length.is_some() || character.is_ascii_alphanumeric();
+        rest = after;
     }
     result
+}
+
+/// The length of the random id with which the text begins.
+fn random_length(text: &str) -> Option<usize> {
+    let ends = |length: usize| !text.as_bytes().get(length).is_some_and(u8::is_ascii_alphanumeric);
+    let is_uuid = |id: &[u8]| {
+        id.iter().enumerate().all(|(index, byte)| match index {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+    };
+    let begins =
+        |length: usize, is_id: &dyn Fn(&[u8]) -> bool| text.as_bytes().get(..length).is_some_and(is_id) && ends(length);
+    let digits = |id: &[u8]| id.iter().all(u8::is_ascii_hexdigit);
+    if begins(UUID_CHARACTERS, &is_uuid) {
+        return Some(UUID_CHARACTERS);
+    }
+    RANDOM_DIGITS.into_iter().find(|length| begins(*length, &digits))
 }
 
 /// `2026-01-02T03:04:05Z`, with or without a fraction or an offset.
@@ -194,10 +207,21 @@ fn visit(value: &mut Value, ids: &mut Ids) {
                 } else {
                     visit(&mut value, ids);
                 }
-                fields.insert(ids.replace(&key), value);
+                fields.insert(visited_key(&key, ids), value);
             }
         }
         _ => {}
+    }
+}
+
+/// Keys of `managedFields` may hold objects: `k:{"ip":"10.0.0.7"}`.
+fn visited_key(key: &str, ids: &mut Ids) -> String {
+    match key.strip_prefix("k:").and_then(|inner| serde_json::from_str::<Value>(inner).ok()) {
+        Some(mut inner) => {
+            visit(&mut inner, ids);
+            format!("k:{inner}")
+        }
+        None => ids.replace(key),
     }
 }
 
@@ -259,6 +283,22 @@ mod tests {
         let same = normalise(vec![id(x, x)], "n");
         assert_eq!(same, normalise(vec![id(y, y)], "n"));
         assert_ne!(same, normalise(vec![id(x, y)], "n"));
+    }
+
+    #[test]
+    fn ids_are_found_as_words_in_names_and_nowhere_else() {
+        let id = "0123456789abcdef0123456789abcdef";
+        assert_eq!(masked(&format!("offload-invoker-{id}-conf")), "offload-invoker-<id>-conf");
+        assert_eq!(masked("x/8ee5d5b2-0a2c-4b5e-8a5c-d0a1f6a3b0a1."), "x/<id>.");
+        for other in [format!("x{id}"), format!("{id}0"), "deadbeef".to_owned(), "é-1".to_owned()] {
+            assert_eq!(masked(&other), other);
+        }
+    }
+
+    #[test]
+    fn addresses_in_managed_fields_are_no_difference() {
+        let fields = |ip: &str| json!({ "kind": "Pod", "metadata": { "name": "p" }, "f": { format!("k:{{\"ip\":\"{ip}\"}}"): {} } });
+        assert_eq!(normalise(vec![fields("10.0.0.7")], "n"), normalise(vec![fields("10.0.0.8")], "n"));
     }
 
     #[test]

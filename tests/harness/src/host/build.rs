@@ -29,6 +29,7 @@ pub struct HostBuilder<'a> {
     launcher: Vec<String>,
     rbac_arguments: Vec<String>,
     rights: bool,
+    shown: bool,
     denied: Vec<(String, String)>,
 }
 
@@ -44,6 +45,7 @@ impl<'a> HostBuilder<'a> {
             launcher: Vec::new(),
             rbac_arguments: Vec::new(),
             rights: true,
+            shown: true,
             denied: Vec::new(),
         }
     }
@@ -72,9 +74,10 @@ impl<'a> HostBuilder<'a> {
         self
     }
 
-    /// Reaches the API server across this.
+    /// Reaches the API server across this. Its log is not shown when the test fails: there are many such hosts.
     pub(crate) fn across(mut self, crossing: &Crossing) -> Self {
         self.server = Some(format!("http://{}", crossing.address()));
+        self.shown = false;
         self
     }
 
@@ -141,7 +144,9 @@ impl<'a> HostBuilder<'a> {
         let kubeconfig = directory.join("kubeconfig.json");
         write_kubeconfig(&kubeconfig, admin, &server, &token)?;
         let log = Log::create(&directory.join("host.log"))?;
-        space.keep(&log);
+        if self.shown {
+            space.keep(&log);
+        }
         let cache = self.cache.map_or_else(|| logs_directory().map(|logs| logs.join("cache")), Ok)?;
         let setup = Setup {
             client: space.client(),
