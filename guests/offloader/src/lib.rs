@@ -58,3 +58,6 @@ fn setup() -> Result<impl IntoGuest, String> {
 }
 
 wasm_operator_sdk::main!(setup, serve = facade::handle);
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows WebAssembly.
 
+pub mod callers;
 pub mod client;
 pub mod events;
 pub mod gateway;

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use wasm_operator_core::network::Network;
 use wasm_operator_core::permission::{InvalidRule, Rule, Ungrantable, check_grantable, warnings};
 use wasm_operator_core::request::Verb;
 
 use crate::diagnostic::Severity;
 use crate::grants::Grants;
+use crate::serve::Listener;
 use crate::spec::{DEFAULT_IDLE_AFTER, GuestSpec, SleepMode};
 use crate::suggest::closest;
 
@@ -15,6 +17,14 @@ use crate::suggest::closest;
 const MAX_CONCURRENCY: u32 = 256;
 /// The range of weights: four orders of magnitude are more than anyone can tell apart.
 const MAX_WEIGHT: u32 = 10_000;
+/// Requests of one guest at once: as many as the whole host serves.
+const MAX_REQUESTS: u32 = 64;
+/// Requests that wait: each holds a body.
+const MAX_REQUEST_QUEUE: u32 = 1_024;
+/// An hour: longer work belongs into a reconcile.
+const MAX_REQUEST_MILLISECONDS: u64 = 3_600_000;
+/// The host holds the body in its own memory.
+const MAX_REQUEST_BYTES: u64 = 16 << 20;
 /// A resync reconciles every object; more often is a loop, not a safety net.
 const MIN_RESYNC: Duration = Duration::from_secs(1);
 
@@ -70,6 +80,7 @@ impl GuestSpec {
             }
         }
         self.check_numbers(&mut problems);
+        self.check_serve(&mut problems);
         let meaningless = [
             ("idleAfter", SleepMode::Fixed, self.sleep.idle_after != DEFAULT_IDLE_AFTER),
             ("minResident", SleepMode::Predicted, !self.sleep.min_resident.is_zero()),
@@ -143,6 +154,63 @@ impl GuestSpec {
             );
         }
     }
+}
+
+impl GuestSpec {
+    fn check_serve(&self, problems: &mut Vec<Problem>) {
+        let serve = &self.serve;
+        for (name, value, min, max) in [
+            ("concurrency", serve.concurrency.into(), 1, MAX_REQUESTS.into()),
+            ("queue", serve.queue.into(), 0, MAX_REQUEST_QUEUE.into()),
+            ("milliseconds", serve.milliseconds, 1, MAX_REQUEST_MILLISECONDS),
+            ("requestBytes", serve.request_bytes, 0, MAX_REQUEST_BYTES),
+        ] {
+            if value < min || value > max {
+                problems.push(Problem::error(
+                    [Field("serve"), Field(name)],
+                    format!("`{name}` is from {min} to {max}, not {value}"),
+                ));
+            }
+        }
+        if let Some(listener) = &serve.listener {
+            check_listener(listener, problems);
+        }
+    }
+}
+
+fn check_listener(listener: &Listener, problems: &mut Vec<Problem>) {
+    let at = |field: Option<&'static str>| {
+        [Field("serve"), Field("listener")].into_iter().chain(field.map(Field)).collect::<Vec<_>>()
+    };
+    if listener.sources.is_empty() {
+        problems.push(
+            Problem::error(at(Some("sources")), "a listener says where its callers may come from")
+                .with_help("write the clients' range, such as `sources: [10.0.0.0/8]`"),
+        );
+    }
+    let has_tls = listener.certificate.is_some();
+    if has_tls != listener.key.is_some() {
+        let field = if has_tls { "certificate" } else { "key" };
+        problems.push(Problem::error(at(Some(field)), "`certificate` and `key` belong together"));
+    } else if listener.client_authorities.is_some() && !has_tls {
+        problems.push(Problem::error(
+            at(Some("clientAuthorities")),
+            "client certificates come over HTTPS only: `certificate` and `key` are missing",
+        ));
+    }
+    let mut risks =
+        vec![format!("this listener asks for no token: who comes from its `sources` is taken for `{}`", listener.user)];
+    if !listener.authenticates() {
+        risks.push("no caller proves anything, neither with a password nor with a certificate".to_owned());
+    }
+    if !has_tls && !listener.address.ip().is_loopback() {
+        let passwords = if listener.passwords.is_some() { ", passwords included" } else { "" };
+        risks.push(format!("what is sent can be read on the way{passwords}"));
+    }
+    if listener.sources.iter().any(Network::is_everything) {
+        risks.push("`sources` is everybody".to_owned());
+    }
+    problems.push(Problem::warning(at(None), risks.join("; ")));
 }
 
 fn check_rule(rule: &Rule, path: &[Segment], host_namespace: Option<&str>, problems: &mut Vec<Problem>) {

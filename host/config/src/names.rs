@@ -1,5 +1,6 @@
 //! Words that a configuration may hold, checked where they are read so that a mistake has its position.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -9,6 +10,9 @@ use serde::de::{Deserializer, Error};
 const MAX_GUEST_NAME: usize = 57;
 /// The API server's own limit on field managers.
 const MAX_FIELD_MANAGER: usize = 128;
+
+/// Longest name of a caller or a group, in bytes.
+const MAX_CALLER: usize = 253;
 
 /// A DNS label: at most 63 of `a-z`, `0-9` and inner `-`.
 pub(crate) fn is_label(text: &str) -> bool {
@@ -76,4 +80,34 @@ pub(crate) fn field_manager<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
         )));
     }
     Ok(Some(name))
+}
+
+/// The name of a user or a group that the administrator makes up.
+fn check_caller(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > MAX_CALLER || name.chars().any(char::is_control) {
+        return Err(format!("the name of a user or a group has 1 to {MAX_CALLER} bytes without control characters"));
+    }
+    if name.starts_with("system:") {
+        return Err(format!("`{name}` is a name of Kubernetes, which the callers of a listener cannot have"));
+    }
+    Ok(())
+}
+
+pub(crate) fn caller<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    check_caller(&name).map_err(D::Error::custom)?;
+    Ok(name)
+}
+
+pub(crate) fn callers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    names.iter().try_for_each(|name| check_caller(name)).map_err(D::Error::custom)?;
+    Ok(names)
+}
+
+pub(crate) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        D::Error::custom(format!("`{text}` is not an address with a port, such as `10.0.0.5:8443` or `[::]:8080`"))
+    })
 }

@@ -16,6 +16,7 @@ use wasm_operator_policy as policy;
 use crate::duration;
 use crate::grants::Grants;
 use crate::names;
+use crate::serve::Serve;
 use crate::service_account::ServiceAccount;
 
 /// The idle time of [`SleepMode::Fixed`] unless the configuration names one: longer than the gaps within a burst, short
@@ -53,6 +54,9 @@ pub struct GuestSpec {
     /// When the guest is put to sleep.
     #[serde(default)]
     pub sleep: Sleep,
+    /// The requests that the guest serves behind the front door.
+    #[serde(default)]
+    pub serve: Serve,
     /// Reconciles at once, and so instances, each with its own `limits.memoryBytes`. 1 to 256, default 1.
     #[serde(default = "default_concurrency")]
     #[schemars(range(min = 1, max = 256))]
@@ -170,6 +174,7 @@ impl GuestSpec {
             service_account: None,
             limits: Limits::default(),
             sleep: Sleep::default(),
+            serve: Serve::default(),
             concurrency: default_concurrency(),
             weight: default_weight(),
             allowed_hosts: Vec::new(),
@@ -201,6 +206,8 @@ impl GuestSpec {
         Settings {
             weight: self.weight,
             concurrency: usize::try_from(self.concurrency).unwrap_or(usize::MAX),
+            requests: usize::try_from(self.serve.concurrency).unwrap_or(usize::MAX),
+            waiting_requests: usize::try_from(self.serve.queue).unwrap_or(usize::MAX),
             sleep: self.sleep.policy(),
             coalesce: None,
             resync: self.resync,

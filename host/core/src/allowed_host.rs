@@ -9,6 +9,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
+use crate::network::Network;
+
 /// The API server's name in the cluster, which the gateway answers; allowing it as another host would mean nothing.
 const API_SERVER: &str = "kubernetes.default.svc";
 
@@ -22,7 +24,7 @@ pub struct AllowedHost(Entry);
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Entry {
     Host { scheme: Scheme, host: String, port: u16 },
-    Network { ip: IpAddr, prefix: u8 },
+    Network(Network),
 }
 
 /// An entry that is none. The administrator has to change the configuration.
@@ -66,11 +68,10 @@ impl FromStr for AllowedHost {
 
     fn from_str(text: &str) -> Result<Self, InvalidAllowedHost> {
         let invalid = || InvalidAllowedHost(text.chars().take(128).collect());
-        if let Some((ip, prefix)) = text.split_once('/')
-            && let (Ok(ip), Ok(prefix)) = (ip.parse::<IpAddr>(), prefix.parse::<u8>())
+        if text.contains('/')
+            && let Ok(network) = text.parse()
         {
-            let bits = if ip.is_ipv4() { 32 } else { 128 };
-            return if prefix <= bits { Ok(Self(Entry::Network { ip, prefix })) } else { Err(invalid()) };
+            return Ok(Self(Entry::Network(network)));
         }
         let (scheme, rest) = match text.split_once("://") {
             Some(("http", rest)) => (Scheme::Http, rest),
@@ -115,7 +116,7 @@ impl AllowedHost {
     pub fn admits(&self, scheme: Scheme, host: &str, port: u16) -> bool {
         match &self.0 {
             Entry::Host { scheme: s, host: h, port: p } => (*s, h.as_str(), *p) == (scheme, host, port),
-            Entry::Network { .. } => false,
+            Entry::Network(_) => false,
         }
     }
 
@@ -128,7 +129,7 @@ impl AllowedHost {
                 let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
                 *p == port && bare.parse::<IpAddr>().is_ok_and(|listed| unmapped(listed) == ip)
             }
-            Entry::Network { ip: network, prefix } => contains(*network, *prefix, ip),
+            Entry::Network(network) => network.contains(ip),
         }
     }
 }
@@ -153,23 +154,11 @@ pub fn unmapped(ip: IpAddr) -> IpAddr {
     }
 }
 
-fn contains(network: IpAddr, prefix: u8, ip: IpAddr) -> bool {
-    let same_head = |a: u128, b: u128, bits: u32| {
-        let shift = bits.saturating_sub(u32::from(prefix));
-        a.checked_shr(shift).unwrap_or(0) == b.checked_shr(shift).unwrap_or(0)
-    };
-    match (network, ip) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => same_head(u32::from(a).into(), u32::from(b).into(), 32),
-        (IpAddr::V6(a), IpAddr::V6(b)) => same_head(a.into(), b.into(), 128),
-        _ => false,
-    }
-}
-
 impl fmt::Display for AllowedHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Entry::Host { scheme, host, port } => write!(f, "{}://{host}:{port}", scheme.as_str()),
-            Entry::Network { ip, prefix } => write!(f, "{ip}/{prefix}"),
+            Entry::Network(network) => network.fmt(f),
         }
     }
 }

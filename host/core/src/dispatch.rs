@@ -9,9 +9,10 @@
 
 mod command;
 mod guest;
+mod requests;
 mod residency;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use wasm_operator_policy::{Correlations, End};
@@ -26,6 +27,7 @@ use crate::timer::Timers;
 
 pub use self::command::{DEFAULT_MAX_RUNS, Job, Options, Settings, Snapshot, Step, WakeReason};
 use self::guest::Guest;
+pub use self::requests::{DEFAULT_MAX_REQUESTS, Refusal, RequestId, Serve};
 pub use crate::lifecycle::{Path, SleepReason, State};
 pub use crate::prediction::{SleepPolicy, Tally};
 pub use crate::queue::{Completion, Key, Mark, Priority};
@@ -41,11 +43,16 @@ pub struct Dispatcher {
     options: Options,
     guests: Slots<Guest>,
     fair: Fair<GuestId>,
+    fair_requests: Fair<GuestId>,
     attention: Timers<GuestId>,
     /// Guests whose component is in memory without an instance, the one used longest ago first.
     dormant: BTreeSet<(Time, GuestId)>,
     bytes: u64,
     running: usize,
+    serving: usize,
+    last_request: u64,
+    /// Commands that turn requests away. Bounded by the requests that may wait.
+    refused: VecDeque<Step>,
     /// Bytes of instances that are to be dropped, because memory is short.
     excess: u64,
     correlations: Correlations<GuestId>,
@@ -60,10 +67,14 @@ impl Dispatcher {
         Self {
             guests: Slots::default(),
             fair: Fair::default(),
+            fair_requests: Fair::default(),
             attention: Timers::default(),
             dormant: BTreeSet::new(),
             bytes: 0,
             running: 0,
+            serving: 0,
+            last_request: 0,
+            refused: VecDeque::new(),
             excess: 0,
             correlations: Correlations::new(),
             draining: false,
@@ -76,7 +87,7 @@ impl Dispatcher {
     pub fn add(&mut self, now: Time, settings: Settings) -> GuestId {
         let weight = settings.weight;
         let id = self.guests.insert(Guest::new(settings));
-        self.fair.set_weight(id, weight);
+        self.set_weight(id, weight);
         self.refresh(now, id);
         id
     }
@@ -87,7 +98,7 @@ impl Dispatcher {
         if settings.suspended {
             guest.life.suspend();
         } else {
-            guest.life.resume(now, guest.queue.running() > 0);
+            guest.life.resume(now, guest.is_running());
         }
         if settings.resync != guest.settings.resync {
             guest.next_resync = settings.resync.map(|interval| now + interval);
@@ -98,7 +109,7 @@ impl Dispatcher {
         }
         guest.settings = settings;
         guest.prediction.replan(guest.timer());
-        self.fair.set_weight(id, weight);
+        self.set_weight(id, weight);
         self.refresh(now, id);
     }
 
@@ -112,7 +123,7 @@ impl Dispatcher {
     /// Has a guest's component loaded again: [`Step::Load`] follows when its runs have ended. Its keys stay.
     pub fn reload(&mut self, now: Time, id: GuestId) {
         let Some(guest) = self.live(id) else { return };
-        guest.life.reload(now, guest.queue.running() > 0);
+        guest.life.reload(now, guest.is_running());
         self.refresh(now, id);
     }
 
@@ -169,13 +180,10 @@ impl Dispatcher {
         if !guest.queue.finish(now, key, completion, |failures| Backoff::KEY.delay(failures, random)) {
             return;
         }
-        let busy = guest.queue.running() > 0;
-        guest.life.finished(now, completion == Completion::Broken, busy, random);
-        if !busy && !guest.queue.is_ready() {
-            guest.prediction.idle(now, guest.timer());
-        }
+        guest.life.finished(now, completion == Completion::Broken, guest.is_running(), random);
+        guest.note_idle(now);
         self.running = self.running.saturating_sub(1);
-        self.fair.settle(id, cost);
+        self.charge(id, cost);
         self.refresh(now, id);
     }
 
@@ -195,9 +203,13 @@ impl Dispatcher {
         }
     }
 
-    /// Stops for good: no command comes any more, and runs under way are awaited.
-    pub fn drain(&mut self) {
+    /// Stops for good: requests that wait are refused, no other command comes any more, and what is under way is awaited.
+    pub fn drain(&mut self, now: Time) {
         self.draining = true;
+        let guests: Vec<_> = self.guests.iter().map(|(id, _)| id).collect();
+        for id in guests {
+            self.refuse_waiting(now, id);
+        }
     }
 
     /// Whether [`Dispatcher::drain`] was called.
@@ -209,11 +221,14 @@ impl Dispatcher {
     /// Whether the dispatcher was drained and nothing runs.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.draining && self.running == 0
+        self.draining && self.running == 0 && self.serving == 0 && self.refused.is_empty()
     }
 
     /// The next command. To be called until there is none.
     pub fn step(&mut self, now: Time) -> Option<Step> {
+        if let Some(refused) = self.refused.pop_front() {
+            return Some(refused);
+        }
         if self.draining {
             return None;
         }
@@ -227,6 +242,11 @@ impl Dispatcher {
         {
             return Some(Step::Run(job));
         }
+        if self.may_serve()
+            && let Some(serve) = self.serve(now)
+        {
+            return Some(Step::Serve(serve));
+        }
         self.relieve(now).or_else(|| self.unload(now))
     }
 
@@ -234,10 +254,17 @@ impl Dispatcher {
     /// is told something.
     #[must_use]
     pub fn next_time(&self) -> Option<Time> {
+        if !self.refused.is_empty() {
+            return Some(Time::ZERO);
+        }
         if self.draining {
             return None;
         }
-        if (self.running < self.options.max_runs && !self.fair.is_empty()) || self.must_unload() || self.excess > 0 {
+        if (self.may_serve() && !self.fair_requests.is_empty())
+            || (self.running < self.options.max_runs && !self.fair.is_empty())
+            || self.must_unload()
+            || self.excess > 0
+        {
             return Some(Time::ZERO);
         }
         self.attention.next()
@@ -264,6 +291,8 @@ impl Dispatcher {
             depth: guest.queue.depth().clone(),
             delayed: guest.queue.delayed(),
             running: guest.queue.running(),
+            requests_waiting: guest.requests.waiting(),
+            requests_running: guest.requests.running(),
             longest_running: running().max().unwrap_or_default(),
             unfinished: running().fold(Duration::ZERO, Duration::saturating_add),
             adds: guest.queue.adds(),
@@ -272,6 +301,17 @@ impl Dispatcher {
             bytes: guest.bytes,
             predicted: guest.prediction.tally(),
         })
+    }
+
+    fn set_weight(&mut self, id: GuestId, weight: u32) {
+        self.fair.set_weight(id, weight);
+        self.fair_requests.set_weight(id, weight);
+    }
+
+    /// Charges the guest for a run or a request.
+    fn charge(&mut self, id: GuestId, cost: Duration) {
+        self.fair.settle(id, cost);
+        self.fair_requests.settle(id, cost);
     }
 
     fn live(&mut self, id: GuestId) -> Option<&mut Guest> {
@@ -329,7 +369,7 @@ impl Dispatcher {
         guest.window = None;
         let end = match WakeReason::from(cause) {
             WakeReason::Timer => End::Timer,
-            WakeReason::Event | WakeReason::Predicted => End::Event,
+            WakeReason::Event | WakeReason::Request | WakeReason::Predicted => End::Event,
         };
         if guest.prediction.busy(queued, end) {
             self.correlations.woke(id, queued.since(Time::ZERO));
@@ -359,6 +399,7 @@ impl Dispatcher {
     fn forget(&mut self, id: GuestId) {
         self.set_bytes(id, 0);
         self.fair.remove(id);
+        self.fair_requests.remove(id);
         self.correlations.forget(id);
         self.attention.cancel(&id);
         if let Some(since) = self.guests.remove(id).and_then(|guest| guest.dormant) {
@@ -368,6 +409,7 @@ impl Dispatcher {
 
     /// Brings what the dispatcher keeps of a guest in line with the guest. Called after every change.
     fn refresh(&mut self, now: Time, id: GuestId) {
+        self.refuse_waiting(now, id);
         let Some(guest) = self.guests.get_mut(id) else { return };
         let dormant = guest.life.dormant_since();
         let was_dormant = std::mem::replace(&mut guest.dormant, dormant);
@@ -380,6 +422,7 @@ impl Dispatcher {
             }
         }
         self.fair.set_ready(id, guest.is_runnable(now));
+        self.fair_requests.set_ready(id, guest.is_serviceable(now));
         match guest.attention(now) {
             Some(at) => self.attention.set(id, at),
             None => {

@@ -141,7 +141,7 @@ impl Lifecycle {
     /// From when on the guest may run, as far as is known; None while something else must happen first.
     pub(crate) fn may_run_from(&self) -> Option<Time> {
         let loaded = !matches!(self.residency, Residency::Absent | Residency::Loading);
-        (loaded && !self.suspended && !self.reload).then(|| self.held_until())
+        (loaded && !self.suspended && !self.reload).then(|| self.held_until().unwrap_or(Time::ZERO))
     }
 
     pub(crate) fn is_awake(&self) -> bool {
@@ -164,7 +164,7 @@ impl Lifecycle {
     /// The next step of the guest's own and its time. `busy`: runs are under way or wait for a free place.
     pub(crate) fn next_move(&self, now: Time, prediction: &Prediction, busy: bool) -> Option<(Time, Move)> {
         match self.residency {
-            Residency::Absent if !self.suspended => Some((self.held_until(), Move::Load)),
+            Residency::Absent if !self.suspended => Some((self.held_until().unwrap_or(Time::ZERO), Move::Load)),
             Residency::Awake { .. } if !busy => {
                 if self.suspended {
                     return Some((Time::ZERO, Move::Sleep(SleepReason::Suspended)));
@@ -280,8 +280,9 @@ impl Lifecycle {
         }
     }
 
-    fn held_until(&self) -> Time {
-        self.fault.map_or(Time::ZERO, |fault| fault.until)
+    /// Until when it is held back after its last fault; may be over.
+    pub(crate) fn held_until(&self) -> Option<Time> {
+        self.fault.map(|fault| fault.until)
     }
 
     fn broke(&mut self, now: Time, random: &mut Random) {

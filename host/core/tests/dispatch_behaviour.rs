@@ -570,7 +570,7 @@ fn a_drained_dispatcher_starts_nothing_and_knows_when_all_runs_have_ended() {
     let (mut host, guest) = Host::with_guest(Settings::default());
     host.mark(guest, "a", Cause::Change);
     let job = host.run();
-    host.dispatcher.drain();
+    host.dispatcher.drain(host.now);
     host.mark(guest, "b", Cause::Change);
     host.pass(10 * S);
     assert_eq!(host.steps(), []);

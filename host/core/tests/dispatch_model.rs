@@ -1,16 +1,18 @@
 //! Random histories of the dispatcher against a model that is simple enough to be obviously right: no key is lost, none
-//! runs twice at once, nothing runs that is held back, no delay ends early or late, and in the end all is quiet.
+//! runs twice at once, nothing runs that is held back, no delay ends early or late, every request is served or refused
+//! once, and in the end all is quiet.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use wasm_operator_core::backoff::Backoff;
 use wasm_operator_core::dispatch::{
-    Completion, Dispatcher, GuestId, Job, Key, Mark, Options, Settings, SleepPolicy, State, Step, Time,
+    Completion, Dispatcher, GuestId, Job, Key, Mark, Options, Refusal, RequestId, Serve, Settings, SleepPolicy, State,
+    Step, Time,
 };
 use wasm_operator_core::object::ObjectRef;
 use wasm_operator_core::reconcile::{Cause, MAX_TOMBSTONES, Tombstone};
@@ -18,6 +20,8 @@ use wasm_operator_core::reconcile::{Cause, MAX_TOMBSTONES, Tombstone};
 const GUESTS: usize = 4;
 const KEYS: usize = 4;
 const MAX_RUNS: usize = 3;
+const MAX_REQUESTS: usize = 3;
+const MAX_WAITING: usize = 2;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -30,6 +34,9 @@ enum Op {
     Load { guest: usize, works: bool },
     Replace { guest: usize },
     Echo { guest: usize, pending: bool },
+    Request { guest: usize },
+    Served { nth: usize, broken: bool },
+    Withdraw { guest: usize },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -53,6 +60,9 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (0..GUESTS, prop::bool::weighted(0.8)).prop_map(|(guest, works)| Op::Load { guest, works }),
         1 => (0..GUESTS).prop_map(|guest| Op::Replace { guest }),
         1 => (0..GUESTS, any::<bool>()).prop_map(|(guest, pending)| Op::Echo { guest, pending }),
+        5 => (0..GUESTS).prop_map(|guest| Op::Request { guest }),
+        5 => (0..GUESTS, prop::bool::weighted(0.1)).prop_map(|(nth, broken)| Op::Served { nth, broken }),
+        1 => (0..GUESTS).prop_map(|guest| Op::Withdraw { guest }),
     ]
 }
 
@@ -81,6 +91,8 @@ struct ModelGuest {
     id: GuestId,
     settings: Settings,
     keys: Vec<ModelKey>,
+    waiting: VecDeque<RequestId>,
+    serving: Vec<RequestId>,
     loaded: bool,
     loading: bool,
     reload: bool,
@@ -99,8 +111,13 @@ impl ModelGuest {
             SleepPolicy::Fixed(second),
             SleepPolicy::Never,
         ];
-        let settings =
-            Settings { concurrency: 1 + number % 2, sleep: sleep[number % sleep.len()], ..Settings::default() };
+        let settings = Settings {
+            concurrency: 1 + number % 2,
+            requests: 1 + number / 2 % 2,
+            waiting_requests: MAX_WAITING,
+            sleep: sleep[number % sleep.len()],
+            ..Settings::default()
+        };
         let id = real.add(now, settings.clone());
         // A wake so dear and memory so dear that prediction drops the guest and makes it ready again.
         real.woke(id, Duration::from_millis(200));
@@ -109,6 +126,8 @@ impl ModelGuest {
             id,
             settings,
             keys: (0..KEYS).map(|_| ModelKey::default()).collect(),
+            waiting: VecDeque::new(),
+            serving: Vec::new(),
             loaded: false,
             loading: false,
             reload: false,
@@ -121,6 +140,17 @@ impl ModelGuest {
         self.keys.iter().filter(|key| key.running).count()
     }
 
+    fn busy(&self) -> bool {
+        self.running() > 0 || !self.serving.is_empty()
+    }
+
+    fn must_serve(&self, now: Time) -> bool {
+        self.may_run(now)
+            && self.held.is_none_or(|held| held.1 <= now)
+            && self.serving.len() < self.settings.requests
+            && !self.waiting.is_empty()
+    }
+
     fn may_run(&self, now: Time) -> bool {
         self.loaded && !self.reload && !self.settings.suspended && self.held.is_none_or(|held| held.0 <= now)
     }
@@ -130,6 +160,14 @@ impl ModelGuest {
             && self.held.is_none_or(|held| held.1 <= now)
             && self.running() < self.settings.concurrency
             && self.keys.iter().any(|key| !key.running && (key.pending || key.due.is_some_and(|due| due.1 <= now)))
+    }
+
+    fn assert_refusal(&self, now: Time, refusal: Refusal) {
+        match refusal {
+            Refusal::Suspended => assert!(self.settings.suspended),
+            Refusal::Failed { until } => assert!(until > now && self.held.is_some_and(|held| held.1 > now), "{self:?}"),
+            other => panic!("{other:?}: {self:?}"),
+        }
     }
 
     fn broke(&mut self, now: Time) {
@@ -151,7 +189,7 @@ impl ModelGuest {
     }
 
     fn reload_if_asked(&mut self) {
-        if self.reload && self.loaded && !self.settings.suspended && self.running() == 0 {
+        if self.reload && self.loaded && !self.settings.suspended && !self.busy() {
             self.loaded = false;
             self.reload = false;
         }
@@ -164,6 +202,9 @@ struct World {
     guests: Vec<ModelGuest>,
     /// Runs under way of guests that were removed.
     orphans: Vec<(GuestId, Key)>,
+    /// Requests under way, and requests that wait, of guests that were removed.
+    orphan_requests: Vec<(GuestId, RequestId)>,
+    orphan_waiting: Vec<RequestId>,
     /// Removed guests, and whether the dispatcher has let go of them.
     removed: BTreeMap<GuestId, bool>,
     tombstones: u32,
@@ -183,10 +224,20 @@ fn tombstone(number: u32) -> Tombstone {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut real = Dispatcher::new(Options { max_runs: MAX_RUNS, component_bytes: Some(0), seed });
+        let mut real =
+            Dispatcher::new(Options { max_runs: MAX_RUNS, max_requests: MAX_REQUESTS, component_bytes: Some(0), seed });
         let now = Time::from_micros(1_000_000);
         let guests = (0..GUESTS).map(|guest| ModelGuest::new(&mut real, now, guest)).collect();
-        Self { now, real, guests, orphans: Vec::new(), removed: BTreeMap::new(), tombstones: 0 }
+        Self {
+            now,
+            real,
+            guests,
+            orphans: Vec::new(),
+            orphan_requests: Vec::new(),
+            orphan_waiting: Vec::new(),
+            removed: BTreeMap::new(),
+            tombstones: 0,
+        }
     }
 
     fn apply(&mut self, op: Op) {
@@ -250,6 +301,8 @@ impl World {
                 let id = guest.id;
                 let running = (0..KEYS).filter(|number| guest.keys[*number].running);
                 self.orphans.extend(running.map(|number| (id, key(number))));
+                self.orphan_requests.extend(guest.serving.iter().map(|request| (id, *request)));
+                self.orphan_waiting.extend(&guest.waiting);
                 self.removed.insert(id, false);
                 self.real.remove(now, id);
                 self.real.mark(now, id, Mark::new(key(0), Cause::Change));
@@ -257,6 +310,21 @@ impl World {
                 assert!(self.real.snapshot(now, id).is_none());
             }
             Op::Echo { guest, pending } => self.real.echo_pending(now, self.guests[guest].id, pending),
+            Op::Request { guest } => {
+                let guest = &mut self.guests[guest];
+                match self.real.request(now, guest.id) {
+                    Ok(request) => guest.waiting.push_back(request),
+                    Err(Refusal::QueueFull) => assert_eq!(guest.waiting.len(), MAX_WAITING),
+                    Err(refusal) => guest.assert_refusal(now, refusal),
+                }
+            }
+            Op::Served { nth, broken } => self.served(nth, broken),
+            Op::Withdraw { guest } => {
+                let guest = &mut self.guests[guest];
+                if let Some(request) = guest.waiting.pop_back() {
+                    self.real.withdraw(now, guest.id, request);
+                }
+            }
         }
         self.settle();
     }
@@ -305,6 +373,26 @@ impl World {
         guest.reload_if_asked();
     }
 
+    fn served(&mut self, nth: usize, broken: bool) {
+        let now = self.now;
+        let mut serving = self.orphan_requests.clone();
+        for guest in &self.guests {
+            serving.extend(guest.serving.iter().map(|request| (guest.id, *request)));
+        }
+        if serving.is_empty() {
+            return;
+        }
+        let (id, request) = serving.swap_remove(nth % serving.len());
+        self.orphan_requests.retain(|orphan| *orphan != (id, request));
+        self.real.served(now, id, request, broken, Duration::from_millis(1));
+        let Some(guest) = self.guests.iter_mut().find(|guest| guest.id == id) else { return };
+        guest.serving.retain(|serving| *serving != request);
+        if broken {
+            guest.broke(now);
+        }
+        guest.reload_if_asked();
+    }
+
     /// Takes all commands and compares them with the model.
     fn settle(&mut self) {
         let now = self.now;
@@ -313,30 +401,47 @@ impl World {
             assert!(steps < 1_000, "the dispatcher does not come to rest: {step:?}");
             match step {
                 Step::Run(job) => self.started(job),
+                Step::Serve(Serve { guest, request, .. }) => {
+                    let guest = self.guests.iter_mut().find(|known| known.id == guest).expect("a removed guest serves");
+                    assert!(guest.may_run(now), "a guest serves that is held back: {guest:?}");
+                    assert!(guest.serving.len() < guest.settings.requests);
+                    assert_eq!(guest.waiting.pop_front(), Some(request), "first come, first served");
+                    guest.serving.push(request);
+                }
+                Step::Refuse(id, request, refusal) => match self.guests.iter_mut().find(|guest| guest.id == id) {
+                    Some(guest) => {
+                        guest.waiting.retain(|waiting| *waiting != request);
+                        guest.assert_refusal(now, refusal);
+                    }
+                    None => {
+                        assert_eq!(refusal, Refusal::Unknown);
+                        self.orphan_waiting.retain(|waiting| *waiting != request);
+                    }
+                },
                 Step::Load(id) => {
                     let guest = self.guests.iter_mut().find(|guest| guest.id == id).unwrap();
                     assert!(!guest.loaded && !guest.loading && !guest.settings.suspended, "{guest:?}");
-                    assert!(guest.running() == 0 && guest.held.is_none_or(|held| held.0 <= now), "{guest:?}");
+                    assert!(!guest.busy() && guest.held.is_none_or(|held| held.0 <= now), "{guest:?}");
                     guest.loading = true;
                 }
                 Step::Sleep(id, _) => {
                     let guest = self.guests.iter().find(|guest| guest.id == id).unwrap();
-                    assert_eq!(guest.running(), 0);
+                    assert!(!guest.busy(), "{guest:?}");
                     // Over the budget of 0: unloading follows.
                     self.real.set_bytes(id, 100);
                 }
                 Step::Prepare(id) => {
                     let guest = self.guests.iter().find(|guest| guest.id == id).unwrap();
-                    assert!(guest.running() == 0 && guest.may_run(now), "{guest:?}");
+                    assert!(!guest.busy() && guest.may_run(now), "{guest:?}");
                     self.real.prepared(now, id, true);
                 }
                 Step::Unload(id) => {
                     let guest = self.guests.iter().find(|guest| guest.id == id).unwrap();
-                    assert_eq!(guest.running(), 0);
+                    assert!(!guest.busy(), "{guest:?}");
                 }
                 Step::Resync(_) => panic!("no resync was asked for"),
                 Step::Removed(id) => {
-                    assert!(!self.orphans.iter().any(|(orphan, _)| *orphan == id), "removed while it runs");
+                    assert!(!self.is_orphaned(id), "removed while it runs");
                     assert_eq!(self.removed.insert(id, true), Some(false), "removed twice, or unasked");
                 }
             }
@@ -345,19 +450,30 @@ impl World {
         let running = self.orphans.len() + self.guests.iter().map(ModelGuest::running).sum::<usize>();
         assert_eq!(self.real.running(), running);
         assert!(running <= MAX_RUNS);
+        let serving = self.orphan_requests.len() + self.guests.iter().map(|guest| guest.serving.len()).sum::<usize>();
+        assert_eq!(self.real.serving(), serving);
+        assert!(serving <= MAX_REQUESTS && self.orphan_waiting.is_empty());
         for guest in &self.guests {
+            assert!(serving == MAX_REQUESTS || !guest.must_serve(now), "a request that may start waits: {guest:?}");
             assert!(running == MAX_RUNS || !guest.must_start(now), "a key that may run waits: {guest:?}");
             let snapshot = self.real.snapshot(now, guest.id).unwrap();
             assert_eq!(snapshot.running, guest.running());
+            let requests = (snapshot.requests_waiting, snapshot.requests_running);
+            assert_eq!(requests, (guest.waiting.len(), guest.serving.len()));
             assert_eq!(snapshot.state == State::Suspended, guest.settings.suspended);
             if snapshot.state == State::Loading {
                 assert!(!guest.loaded);
             }
         }
         for (id, removed) in &self.removed {
-            let runs = self.orphans.iter().any(|(orphan, _)| orphan == id);
-            assert_eq!(*removed, !runs, "a removed guest is let go when its last run has ended");
+            assert_eq!(*removed, !self.is_orphaned(*id), "a removed guest is let go when its last run has ended");
         }
+    }
+
+    /// Whether something of the removed guest is under way.
+    fn is_orphaned(&self, id: GuestId) -> bool {
+        self.orphans.iter().any(|(orphan, _)| *orphan == id)
+            || self.orphan_requests.iter().any(|(orphan, _)| *orphan == id)
     }
 
     fn started(&mut self, job: Job) {
@@ -392,7 +508,8 @@ impl World {
                 self.apply(Op::Load { guest, works: true });
             }
             self.apply(Op::Finish { nth: 0, completion: Completion::Done });
-            if self.real.running() == 0 {
+            self.apply(Op::Served { nth: 0, broken: false });
+            if self.real.running() == 0 && self.real.serving() == 0 {
                 if self.real.next_time().is_none() && !self.guests.iter().any(|guest| guest.loading) {
                     break;
                 }
@@ -403,6 +520,7 @@ impl World {
         assert_eq!(self.real.next_time(), None, "a quiet guest is left alone");
         for guest in &self.guests {
             assert!(guest.keys.iter().all(|key| !key.pending && key.due.is_none()), "a key was lost: {guest:?}");
+            assert!(guest.waiting.is_empty(), "a request was forgotten: {guest:?}");
             let snapshot = self.real.snapshot(self.now, guest.id).unwrap();
             assert!(snapshot.depth.is_empty());
             assert_eq!(snapshot.delayed, 0);

@@ -54,32 +54,51 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("no message").to_owned()
 }
 
-/// What one call may use; `describe` has less than `reconcile`.
+/// What is called, and so which limits of time hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Call {
+    Reconcile,
+    /// Has so much wall time, and no more CPU time.
+    Describe(Duration),
+    /// Has so much wall time.
+    Serve(Duration),
+}
+
+/// What one call may use.
 pub(crate) struct Allowance<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) stack_bytes: u64,
-    /// `describe` only: replaces the limits of time.
-    pub(crate) describe: Option<Duration>,
+    pub(crate) call: Call,
 }
 
 impl Allowance<'_> {
     pub(crate) fn cpu(&self) -> Duration {
         let cpu = Duration::from_millis(self.limits.cpu_milliseconds);
-        self.describe.map_or(cpu, |describe| describe.min(cpu))
+        match self.call {
+            Call::Describe(time) => time.min(cpu),
+            Call::Reconcile | Call::Serve(_) => cpu,
+        }
     }
 
     pub(crate) fn deadline(&self) -> Duration {
-        self.describe.unwrap_or(Duration::from_millis(self.limits.reconcile_milliseconds))
+        match self.call {
+            Call::Describe(time) | Call::Serve(time) => time,
+            Call::Reconcile => Duration::from_millis(self.limits.reconcile_milliseconds),
+        }
     }
 
     fn of(&self, limit: Limit) -> (Limit, u64) {
         let limits = self.limits;
-        let allowed = match (limit, self.describe) {
-            (Limit::Cpu | Limit::Deadline | Limit::Describe, Some(describe)) => {
-                return (Limit::Describe, u64::try_from(describe.as_millis()).unwrap_or(u64::MAX));
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let allowed = match (limit, self.call) {
+            (Limit::Cpu | Limit::Deadline | Limit::Describe | Limit::Serve, Call::Describe(time)) => {
+                return (Limit::Describe, milliseconds(time));
             }
-            (Limit::Cpu, None) => limits.cpu_milliseconds,
-            (Limit::Deadline | Limit::Describe, None) => limits.reconcile_milliseconds,
+            (Limit::Deadline | Limit::Describe | Limit::Serve, Call::Serve(time)) => {
+                return (Limit::Serve, milliseconds(time));
+            }
+            (Limit::Cpu, _) => limits.cpu_milliseconds,
+            (Limit::Deadline | Limit::Describe | Limit::Serve, Call::Reconcile) => limits.reconcile_milliseconds,
             (Limit::Memory, _) => limits.memory_bytes,
             (Limit::Table, _) => limits.table_elements,
             (Limit::Stack, _) => self.stack_bytes,

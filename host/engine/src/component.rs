@@ -6,16 +6,18 @@ use std::time::Duration;
 use wasm_operator_core::description::Description;
 use wasm_operator_core::limits::Limits;
 use wasmtime::Store;
+use wasmtime::component::InstancePre;
+use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
-use crate::bindings::{Controller, ControllerPre};
+use crate::bindings::ControllerIndices;
 use crate::cache::Artifact;
-use crate::call::{self, Allowance, Fault};
+use crate::call::{self, Allowance, Call, Fault};
 use crate::contract::Interface;
 use crate::convert;
 use crate::engine::Inner;
 use crate::error::{CallError, LoadError};
 use crate::http::OutgoingHttp;
-use crate::instance::Instance;
+use crate::instance::{Exports, Instance};
 use crate::logs::GuestLogs;
 use crate::state::State;
 
@@ -45,7 +47,10 @@ pub struct GuestSettings {
 /// A compiled, mapped and linked component. Shared by all guests and instances that run it.
 pub struct Component {
     engine: Arc<Inner>,
-    controller: ControllerPre<State>,
+    pre: InstancePre<State>,
+    controller: ControllerIndices,
+    /// None for a guest that serves no requests.
+    handler: Option<ProxyIndices>,
     interface: Interface,
     bytes: u64,
 }
@@ -64,9 +69,11 @@ impl Component {
         let interface = Interface::of(&component.component_type(), &engine.wasmtime);
         interface.check()?;
         let link = |error: wasmtime::Error| LoadError::Link(format!("{error:#}"));
-        let controller = engine.linker.instantiate_pre(&component).and_then(ControllerPre::new).map_err(link)?;
+        let pre = engine.linker.instantiate_pre(&component).map_err(link)?;
+        let controller = ControllerIndices::new(&pre).map_err(link)?;
+        let handler = if interface.serves_requests() { Some(ProxyIndices::new(&pre).map_err(link)?) } else { None };
         let bytes = LOADED_BYTES.saturating_add(artifact.bytes() / FILE_BYTES_PER_HEAP_BYTE);
-        Ok(Self { engine, controller, interface, bytes })
+        Ok(Self { engine, pre, controller, handler, interface, bytes })
     }
 
     /// What it imports and exports.
@@ -83,13 +90,13 @@ impl Component {
 
     /// Asks the guest for its controllers and the permissions that it wants. It has no HTTP and one second.
     pub async fn describe(&self, settings: &GuestSettings, logs: &Arc<GuestLogs>) -> Result<Description, CallError> {
-        let allowance = self.allowance(&settings.limits, Some(DESCRIBE_TIME));
+        let allowance = self.allowance(&settings.limits, Call::Describe(DESCRIBE_TIME));
         let mut store = State::store(&self.engine.wasmtime, settings, None, logs);
         let meter = Arc::clone(&store.data().meter);
         meter.begin(allowance.cpu());
         store.set_epoch_deadline(1);
         let answer = call::run(&self.engine.ticker, &meter, allowance.deadline(), async {
-            let controller = self.controller.instantiate_async(&mut store).await?;
+            let Exports { controller, .. } = self.exports(&mut store).await?;
             controller.call_describe(&mut store).await
         })
         .await
@@ -106,23 +113,29 @@ impl Component {
         logs: &Arc<GuestLogs>,
     ) -> Result<Instance, CallError> {
         let mut store = State::store(&self.engine.wasmtime, settings, Some(http), logs);
-        let controller = self
+        let exports = self
             .start(&mut store, &settings.limits)
             .await
-            .map_err(|fault| self.allowance(&settings.limits, None).explain(fault, store.data()))?;
-        Ok(Instance::new(Arc::clone(&self.engine), store, controller, settings.limits.clone()))
+            .map_err(|fault| self.allowance(&settings.limits, Call::Reconcile).explain(fault, store.data()))?;
+        Ok(Instance::new(Arc::clone(&self.engine), store, exports, settings.limits.clone()))
     }
 
-    async fn start(&self, store: &mut Store<State>, limits: &Limits) -> Result<Controller, Fault> {
-        let allowance = self.allowance(limits, None);
+    async fn start(&self, store: &mut Store<State>, limits: &Limits) -> Result<Exports, Fault> {
+        let allowance = self.allowance(limits, Call::Reconcile);
         let meter = Arc::clone(&store.data().meter);
         meter.begin(allowance.cpu());
         store.set_epoch_deadline(1);
-        let start = self.controller.instantiate_async(store);
-        call::run(&self.engine.ticker, &meter, allowance.deadline(), start).await
+        call::run(&self.engine.ticker, &meter, allowance.deadline(), self.exports(store)).await
     }
 
-    fn allowance<'a>(&self, limits: &'a Limits, describe: Option<Duration>) -> Allowance<'a> {
-        Allowance { limits, stack_bytes: self.engine.stack_bytes, describe }
+    async fn exports(&self, store: &mut Store<State>) -> wasmtime::Result<Exports> {
+        let instance = self.pre.instantiate_async(&mut *store).await?;
+        let controller = self.controller.load(&mut *store, &instance)?;
+        let handler = self.handler.as_ref().map(|handler| handler.load(&mut *store, &instance)).transpose()?;
+        Ok(Exports { controller, handler })
+    }
+
+    fn allowance<'a>(&self, limits: &'a Limits, call: Call) -> Allowance<'a> {
+        Allowance { limits, stack_bytes: self.engine.stack_bytes, call }
     }
 }

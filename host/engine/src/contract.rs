@@ -14,6 +14,8 @@ const EXPORTS: [&str; 2] = ["describe", "reconcile"];
 const PROVIDED: [&str; 7] =
     ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:http/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
 const WASI_VERSION: &str = "0.2.";
+/// The export of guests that serve requests.
+const HANDLER: &str = "wasi:http/incoming-handler@";
 
 /// What a component imports and exports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +32,13 @@ impl Interface {
             imports: component.imports(engine).map(|(name, _)| name.to_owned()).collect(),
             exports: component.exports(engine).map(|(name, _)| name.to_owned()).collect(),
         }
+    }
+
+    /// Whether it serves HTTP requests: it exports `wasi:http/incoming-handler` 0.2.
+    #[must_use]
+    pub fn serves_requests(&self) -> bool {
+        let is_handler = |name: &String| name.starts_with(HANDLER) && version(name).starts_with(WASI_VERSION);
+        self.exports.iter().any(is_handler)
     }
 
     /// The reasons that a person can act on, before wasmtime gives its own.
@@ -107,6 +116,16 @@ mod tests {
         ] {
             let error = interface(&[found], &EXPORTS).check().unwrap_err();
             assert!(error.to_string().contains(found) && error.to_string().contains("@0.1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_handler_of_wasi_0_2_serves_requests() {
+        let serves = |export| interface(&[], &["describe", "reconcile", export]).serves_requests();
+        assert!(serves("wasi:http/incoming-handler@0.2.0") && serves("wasi:http/incoming-handler@0.2.12"));
+        for other in ["wasi:http/handler@0.3.0", "wasi:http/incoming-handler@0.3.0", "wasi:http/incoming-handler", "x"]
+        {
+            assert!(!serves(other), "{other}");
         }
     }
 

@@ -175,10 +175,12 @@ pub enum Limit {
     HostCall,
     /// Time or size of `describe`.
     Describe,
+    /// Wall time of a request that the guest serves.
+    Serve,
 }
 
 impl Limit {
-    pub(crate) const ALL: [Limit; 12] = [
+    pub(crate) const ALL: [Limit; 13] = [
         Limit::Memory,
         Limit::Table,
         Limit::Stack,
@@ -191,6 +193,7 @@ impl Limit {
         Limit::Resources,
         Limit::HostCall,
         Limit::Describe,
+        Limit::Serve,
     ];
 
     /// The stable label for metrics and Events.
@@ -209,6 +212,7 @@ impl Limit {
             Self::Resources => "resource-limit",
             Self::HostCall => "host-call-limit",
             Self::Describe => "describe-limit",
+            Self::Serve => "serve-deadline",
         }
     }
 
@@ -227,6 +231,7 @@ impl Limit {
             Self::Resources => "open handles of host resources (fixed); a guest that needs more leaks them",
             Self::HostCall => "bytes in one call of a host function (fixed); write in smaller pieces",
             Self::Describe => "ms for `describe` (fixed); it may only build its answer",
+            Self::Serve => "ms of wall time for one request (`serve.milliseconds`)",
         }
     }
 }
@@ -269,6 +274,9 @@ pub enum CallError {
     /// Part of the host panicked on behalf of this guest. Mended by us.
     #[error("the host panicked while it served the guest: {0}; please report it")]
     Panic(String),
+    /// The component has no `wasi:http/incoming-handler`. Mended by its author.
+    #[error("the guest does not export `wasi:http/incoming-handler`; it serves no requests")]
+    ServesNothing,
     /// The instance had failed before. A mistake of the caller.
     #[error("the instance is gone after an earlier error")]
     Gone,
@@ -284,6 +292,7 @@ impl CallError {
             Self::Exit { .. } => "exit",
             Self::Describe(_) | Self::Description(_) => "describe",
             Self::Panic(_) => "host-panic",
+            Self::ServesNothing => "serves-nothing",
             Self::Gone => "gone",
         }
     }
@@ -297,13 +306,21 @@ impl CallError {
             Self::Exit { code, .. } => format!("it called `exit({code})`; a controller returns instead"),
             Self::Describe(_) => "its `describe` failed; the host's log says why".to_owned(),
             Self::Description(_) => "its description is refused; the host's log says why".to_owned(),
+            Self::ServesNothing => "it serves no requests".to_owned(),
             Self::Panic(_) | Self::Gone => "the host failed while it served the guest; please report it".to_owned(),
         }
     }
 
     /// Every label that [`kind`](Self::kind) can return, so that metrics can start at zero.
     pub fn kinds() -> impl Iterator<Item = &'static str> {
-        Limit::ALL.into_iter().map(Limit::label).chain(["trap", "exit", "describe", "host-panic", "gone"])
+        Limit::ALL.into_iter().map(Limit::label).chain([
+            "trap",
+            "exit",
+            "describe",
+            "host-panic",
+            "serves-nothing",
+            "gone",
+        ])
     }
 }
 

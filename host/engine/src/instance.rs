@@ -4,15 +4,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use wasm_operator_core::limits::Limits;
 use wasm_operator_core::reconcile::{Failure, Outcome, Request};
 use wasmtime::Store;
+use wasmtime_wasi_http::p2::bindings::Proxy;
 
 use crate::bindings::Controller;
-use crate::call::{self, Allowance};
+use crate::call::{self, Allowance, Call, Fault};
 use crate::convert;
 use crate::engine::Inner;
 use crate::error::CallError;
+use crate::http::{Answer, Answering, ServeLimits};
+use crate::meter::Meter;
 use crate::state::State;
 
 const PAGE_BYTES: u64 = 4 << 10;
@@ -22,17 +26,25 @@ pub struct Instance {
     engine: Arc<Inner>,
     /// None after a call that did not return.
     live: Option<Live>,
+    meter: Arc<Meter>,
     limits: Limits,
 }
 
 struct Live {
     store: Store<State>,
-    controller: Controller,
+    exports: Exports,
+}
+
+/// What the host calls of an instance.
+pub(crate) struct Exports {
+    pub(crate) controller: Controller,
+    pub(crate) handler: Option<Proxy>,
 }
 
 impl Instance {
-    pub(crate) fn new(engine: Arc<Inner>, store: Store<State>, controller: Controller, limits: Limits) -> Self {
-        Self { engine, live: Some(Live { store, controller }), limits }
+    pub(crate) fn new(engine: Arc<Inner>, store: Store<State>, exports: Exports, limits: Limits) -> Self {
+        let meter = Arc::clone(&store.data().meter);
+        Self { engine, live: Some(Live { store, exports }), meter, limits }
     }
 
     /// Runs one reconcile. After an error, or when the future is dropped before its end, the instance is of no more use:
@@ -40,26 +52,78 @@ impl Instance {
     pub async fn reconcile(&mut self, request: &Request) -> Result<Result<Outcome, Failure>, CallError> {
         // Taken out, so that nothing is left when this future is dropped half-way.
         let mut live = self.live.take().ok_or(CallError::Gone)?;
-        let allowance = Allowance { limits: &self.limits, stack_bytes: self.engine.stack_bytes, describe: None };
-        let Live { store, controller } = &mut live;
+        let Live { store, exports } = &mut live;
+        let result = {
+            let deleted = convert::tombstones(request);
+            let request = convert::request(request, &deleted);
+            self.call(Call::Reconcile, store, async |store| exports.controller.call_reconcile(store, request).await)
+                .await
+        };
+        self.end(Call::Reconcile, live, result).map(convert::answer)
+    }
+
+    /// Has the guest answer one HTTP request, whose URI has scheme, authority and path. The answer's head and body go to
+    /// `answer`; if the guest gives none, `answer` is dropped. The call may go on after the answer, and the body is read
+    /// while the call runs. After an error, or when the future is dropped before its end, the body ends with an error
+    /// unless the guest had completed it, and the instance is of no more use, as with
+    /// [`reconcile`](Self::reconcile).
+    pub async fn serve(
+        &mut self,
+        request: http::Request<Bytes>,
+        limits: ServeLimits,
+        answer: Answer,
+    ) -> Result<(), CallError> {
+        let mut live = self.live.take().ok_or(CallError::Gone)?;
+        if live.exports.handler.is_none() {
+            self.live = Some(live);
+            return Err(CallError::ServesNothing);
+        }
+        let call = Call::Serve(limits.time);
+        // Declared after `live`, and so dropped before it: a body whose writer is gone asks it whether that was right.
+        let answering = Answering::new();
+        let Live { store, exports } = &mut live;
+        let result = self
+            .call(call, store, async |store| {
+                let Some(handler) = &exports.handler else { return Ok(()) };
+                let (request, answer) = answering.resources(store.data_mut(), request, limits, answer)?;
+                handler.wasi_http_incoming_handler().call_handle(store, request, answer).await
+            })
+            .await;
+        if result.is_ok() {
+            answering.returned();
+        }
+        drop(answering);
+        self.end(call, live, result)
+    }
+
+    fn allowance(&self, call: Call) -> Allowance<'_> {
+        Allowance { limits: &self.limits, stack_bytes: self.engine.stack_bytes, call }
+    }
+
+    async fn call<'a, T>(
+        &self,
+        call: Call,
+        store: &'a mut Store<State>,
+        run: impl AsyncFnOnce(&'a mut Store<State>) -> wasmtime::Result<T>,
+    ) -> Result<T, Fault> {
+        let allowance = self.allowance(call);
         let meter = Arc::clone(&store.data().meter);
         meter.begin(allowance.cpu());
         store.data_mut().hooks.begin_call();
         store.set_epoch_deadline(1);
-        let result = {
-            let deleted = convert::tombstones(request);
-            let request = convert::request(request, &deleted);
-            let call = controller.call_reconcile(&mut *store, request);
-            call::run(&self.engine.ticker, &meter, allowance.deadline(), call).await
-        };
+        call::run(&self.engine.ticker, &meter, allowance.deadline(), run(store)).await
+    }
+
+    /// Keeps the instance after a call that returned, and explains one that did not.
+    fn end<T>(&mut self, call: Call, live: Live, result: Result<T, Fault>) -> Result<T, CallError> {
         match result {
             Ok(answer) => {
-                store.data().output.flush();
+                live.store.data().output.flush();
                 self.live = Some(live);
-                Ok(convert::answer(answer))
+                Ok(answer)
             }
             Err(fault) => {
-                let error = allowance.explain(fault, store.data());
+                let error = self.allowance(call).explain(fault, live.store.data());
                 // The requests that the guest had under way end here. After a panic, so might the drop.
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(live)));
                 Err(error)
@@ -87,9 +151,9 @@ impl Instance {
         self.live.as_ref().map_or(0, |live| live.store.data().meter.faults().saturating_mul(PAGE_BYTES))
     }
 
-    /// CPU time over all calls of the instance, host functions included.
+    /// CPU time over all calls of the instance, host functions included, and the call included that ended it.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
-        self.live.as_ref().map_or(Duration::ZERO, |live| live.store.data().meter.total())
+        self.meter.total()
     }
 }

@@ -33,6 +33,6 @@ pub use contract::Interface;
 pub use engine::{Engine, EngineOptions};
 pub use error::{CallError, EngineError, Limit, LoadError, PrepareError};
 pub use format::{Found, NotAComponent};
-pub use http::{HttpError, OutgoingHttp, ResponseBody, Timeouts};
+pub use http::{Answer, HttpError, OutgoingHttp, ResponseBody, ServeLimits, Timeouts};
 pub use instance::Instance;
 pub use logs::{GuestLogs, LogSink, Stream};

@@ -14,9 +14,10 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
-use wasm_operator_cluster::gateway::{self, Gateway, GatewayMetrics};
+use wasm_operator_cluster::callers::Callers;
+use wasm_operator_cluster::gateway::{self, ClosedAddresses, Gateway, GatewayMetrics};
 use wasm_operator_cluster::informer::{self, Informers};
 use wasm_operator_cluster::reachability::Reachability;
 use wasm_operator_cluster::rights::Rights;
@@ -29,6 +30,7 @@ use crate::admin::metrics::{Current, Metrics};
 use crate::admin::{self, Admin};
 use crate::checks;
 use crate::forecast::Forecasts;
+use crate::front_door::{self, FrontDoor, Listeners, Pending};
 use crate::guest::Guest;
 use crate::host::{Guests, Host, HostOptions, HostRunner};
 use crate::pool::Components;
@@ -63,6 +65,8 @@ pub(crate) struct Options {
     pub(crate) record_wakes: Option<PathBuf>,
     /// Bytes of anonymous memory that the host may hold; None for the control group's limit, if there is one.
     pub(crate) memory_budget: Option<u64>,
+    /// Where guests that serve HTTP are called.
+    pub(crate) front_door: front_door::Options,
     /// The prediction service that is asked besides.
     pub(crate) prediction_service: Option<wasm_operator_prediction_client::Client>,
 }
@@ -79,6 +83,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         drain,
         record_wakes,
         memory_budget,
+        front_door,
         prediction_service,
     } = options;
     let runtime = Handle::current();
@@ -108,7 +113,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     };
     let mut gateway_options = gateway::Options::new(runtime.clone());
     gateway_options.events = events.clone();
-    gateway_options.closed_addresses = admin.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let closed: ClosedAddresses = admin.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    gateway_options.closed_addresses = closed.clone();
     let gateway = Gateway::new(
         client.clone(),
         Arc::new(informers.clone()),
@@ -151,6 +157,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         forecasts,
         runtime,
         guests: RwLock::new(Guests::default()),
+        pending: Pending::default(),
         reconciles: AtomicU64::new(seed),
     });
     let source = Arc::downgrade(&host);
@@ -163,17 +170,31 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         let why = Arc::new(move |name: &str| Why::ask(&asked, name));
         tokio::spawn(admin::serve(listener, Admin { registry: Arc::new(registry), health, why }));
     }
+    let callers = Callers::new(client.clone(), &front_door.audience);
+    let (door, mut connections) = FrontDoor::new(host.clone(), callers, closed);
+    let listening = door.listen(&front_door).await?;
     report(&parsed);
     host.apply(parsed.changes(&[]));
     let stop = stop_signal()?;
     tokio::select! {
-        () = follow(&host, &config, host_namespace.as_deref()) => {}
+        () = follow(&host, &door, &config, host_namespace.as_deref()) => {}
         () = stop => {}
     }
-    info!("stopping: running reconciles end, nothing new begins");
-    host.scheduler.tell(|dispatcher, _| dispatcher.drain());
+    info!("stopping: running reconciles and requests end, nothing new begins");
+    let stopping = Instant::now();
+    door.stop();
+    host.scheduler.tell(|dispatcher, now| dispatcher.drain(now));
     if timeout(drain, scheduler).await.is_err() {
-        warn!(seconds = drain.as_secs(), "some reconciles did not end in time; they are repeated at the next start");
+        warn!(
+            seconds = drain.as_secs(),
+            "some reconciles or requests did not end in time; the reconciles are repeated at the next start"
+        );
+    }
+    drop(listening);
+    // The last answers are on their way to their callers.
+    let left = drain.saturating_sub(stopping.elapsed());
+    if timeout(left, connections.recv()).await.is_err() {
+        warn!("some callers did not take their answers in time");
     }
     info!("stopped");
     Ok(())
@@ -192,9 +213,11 @@ fn current(host: &Host) -> Vec<Current> {
 }
 
 /// Applies the configuration again whenever it, or a component, changes. Never returns.
-async fn follow(host: &Arc<Host>, config: &Path, host_namespace: Option<&str>) {
+async fn follow(host: &Arc<Host>, door: &Arc<FrontDoor>, config: &Path, host_namespace: Option<&str>) {
     let mut reload = Reload::new();
+    let mut listeners = Listeners::default();
     loop {
+        listeners.apply(door, &host.specs(), &host.options.directory).await;
         let components = host.specs().into_iter().map(|spec| spec.wasm_path(&host.options.directory));
         reload.watch(std::iter::once(config.to_owned()).chain(components));
         reload.changed().await;

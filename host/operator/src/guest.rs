@@ -41,6 +41,11 @@ impl Guest {
         self.spec.lock().clone()
     }
 
+    /// What holds for the requests that it serves.
+    pub(crate) fn serve(&self) -> wasm_operator_config::Serve {
+        self.spec.lock().serve.clone()
+    }
+
     /// How many instances it may have.
     pub(crate) fn concurrency(&self) -> usize {
         usize::try_from(self.spec.lock().concurrency).unwrap_or(usize::MAX)

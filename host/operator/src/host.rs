@@ -14,18 +14,19 @@ use wasm_operator_cluster::gateway::Gateway;
 use wasm_operator_cluster::informer::Informers;
 use wasm_operator_config::{Approvals, Change, GuestSpec};
 use wasm_operator_core::backoff::{Backoff, Random};
-use wasm_operator_core::dispatch::{GuestId, Job, Key, SleepReason, Time};
+use wasm_operator_core::dispatch::{self, GuestId, Job, Key, RequestId, Serve, SleepReason, Time};
 use wasm_operator_core::reconcile::Cause;
 use wasm_operator_engine::Engine;
 
 use crate::admin::metrics::Metrics;
 use crate::forecast::Forecasts;
+use crate::front_door::{self, End, Pending};
 use crate::guest::Guest;
 use crate::pool::Components;
 use crate::reconcile::{prepare, reconcile};
 use crate::recorder::Recorder;
 use crate::revision::{Refusal, Revision};
-use crate::scheduler::{Preparation, Run, Runner, Scheduler};
+use crate::scheduler::{Preparation, Run, Runner, Scheduler, Serving};
 use crate::workers::Workers;
 
 /// Wait before something transient, such as an API server that does not answer, is tried again.
@@ -59,7 +60,9 @@ pub(crate) struct Host {
     /// Where everything but guests runs.
     pub(crate) runtime: Handle,
     pub(crate) guests: RwLock<Guests>,
-    /// Numbers the reconciles, for the log.
+    /// Requests that wait for their guest.
+    pub(crate) pending: Pending,
+    /// Numbers the reconciles and the requests, for the log.
     pub(crate) reconciles: AtomicU64,
 }
 
@@ -80,7 +83,12 @@ impl Host {
         self.guests.read().by_id.get(&id).cloned()
     }
 
-    /// The next number of a reconcile.
+    /// The guest of that name.
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<Guest>> {
+        self.guests.read().by_name.get(name).cloned()
+    }
+
+    /// The next number of a reconcile or a request.
     pub(crate) fn next_reconcile(&self) -> u64 {
         self.reconciles.fetch_add(1, Ordering::Relaxed)
     }
@@ -273,6 +281,23 @@ impl Runner for HostRunner {
         self.0.workers.submit(job.guest, move || reconcile(host, guest, job, run));
     }
 
+    fn serve(&self, serve: Serve, serving: Serving) {
+        let host = self.0.clone();
+        let Some(guest) = host.guest(serve.guest) else { return };
+        // Withdrawn in this moment: nothing of it reached the guest.
+        let Some(waiting) = host.pending.take(serve.request) else { return serving.finish(false, Duration::ZERO) };
+        let queued = serve.queued;
+        host.note_event(&guest, queued);
+        self.0.workers.submit(serve.guest, move || front_door::serve(host, guest, serve, waiting, serving));
+    }
+
+    fn refuse(&self, request: RequestId, refusal: dispatch::Refusal) {
+        if let Some(waiting) = self.0.pending.take(request) {
+            // The caller may have left.
+            let _ = waiting.end.send(End::Refused(refusal));
+        }
+    }
+
     fn prepare(&self, id: GuestId, preparation: Preparation) {
         let host = self.0.clone();
         let Some(guest) = host.guest(id) else { return preparation.succeed() };
@@ -328,6 +353,7 @@ impl Runner for HostRunner {
 fn differs_in_scheduling_only(old: &GuestSpec, new: &GuestSpec) -> bool {
     let same = GuestSpec {
         sleep: new.sleep.clone(),
+        serve: new.serve.clone(),
         concurrency: new.concurrency,
         weight: new.weight,
         resync: new.resync,

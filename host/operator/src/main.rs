@@ -5,6 +5,7 @@ mod app;
 mod checks;
 mod cli;
 mod forecast;
+mod front_door;
 mod guest;
 mod guest_log;
 mod host;

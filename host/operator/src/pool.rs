@@ -1,6 +1,7 @@
 //! The instances of one guest's component: which are idle, and how to get one.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -39,6 +40,13 @@ pub(crate) enum PoolError {
     Instantiate(#[from] CallError),
 }
 
+impl PoolError {
+    /// Whether the component has to be made anew, which is no fault of the guest.
+    pub(crate) fn is_stale(&self) -> bool {
+        matches!(self, Self::Load(error) if error.is_stale())
+    }
+}
+
 /// What was found in memory when an instance was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -60,6 +68,7 @@ pub(crate) struct Pool {
     logs: Arc<GuestLogs>,
     component: Mutex<Option<Arc<Component>>>,
     idle: Mutex<Vec<Instance>>,
+    serves_nothing: AtomicBool,
 }
 
 impl Pool {
@@ -72,7 +81,18 @@ impl Pool {
         logs: Arc<GuestLogs>,
     ) -> Self {
         let (component, idle) = (Mutex::new(None), Mutex::new(Vec::new()));
-        Self { engine, components, artifact, settings, http, logs, component, idle }
+        let serves_nothing = AtomicBool::new(false);
+        Self { engine, components, artifact, settings, http, logs, component, idle, serves_nothing }
+    }
+
+    /// Whether the component serves requests, as far as is known: that it does not is learnt from the first one.
+    pub(crate) fn may_serve(&self) -> bool {
+        !self.serves_nothing.load(Ordering::Relaxed)
+    }
+
+    /// The component serves no requests.
+    pub(crate) fn serves_nothing(&self) {
+        self.serves_nothing.store(true, Ordering::Relaxed);
     }
 
     /// An idle instance, or a fresh one.

@@ -116,7 +116,14 @@ pub(crate) async fn prepare(host: Arc<Host>, guest: Arc<Guest>, preparation: Pre
     within(span, prepare).await;
 }
 
-fn woke(host: &Host, guest: &Guest, active: &Active, reason: Option<WakeReason>, found: Found, took: Duration) {
+pub(crate) fn woke(
+    host: &Host,
+    guest: &Guest,
+    active: &Active,
+    reason: Option<WakeReason>,
+    found: Found,
+    took: Duration,
+) {
     host.metrics.woke(&guest.name, reason, found, took);
     host.scheduler.mention(|dispatcher, _| {
         dispatcher.woke(guest.id, took);
@@ -127,7 +134,7 @@ fn woke(host: &Host, guest: &Guest, active: &Active, reason: Option<WakeReason>,
 }
 
 /// Keeps the instance for the next call.
-fn keep(host: &Host, guest: &Guest, active: &Active, instance: Instance) {
+pub(crate) fn keep(host: &Host, guest: &Guest, active: &Active, instance: Instance) {
     active.pool.release(instance, guest.concurrency());
     host.metrics.memory(&guest.name, active.pool.instance_bytes());
     let bytes = active.pool.private_bytes();
@@ -138,7 +145,7 @@ fn keep(host: &Host, guest: &Guest, active: &Active, instance: Instance) {
 }
 
 /// The guest trapped or broke a limit: it is reported and held back for a while.
-fn broken(host: &Host, guest: &Guest, error: &CallError) -> Reconciled {
+pub(crate) fn broken(host: &Host, guest: &Guest, error: &CallError) -> Reconciled {
     error!(kind = error.kind(), %error, "the guest broke off and is started again after a pause");
     host.metrics.trapped(&guest.name, error.kind());
     // The error's text may quote the guest, which must not speak through the host's Events.
@@ -147,7 +154,7 @@ fn broken(host: &Host, guest: &Guest, error: &CallError) -> Reconciled {
     Reconciled::Broken
 }
 
-fn no_instance(host: &Host, guest: &Guest, error: &PoolError) -> Reconciled {
+pub(crate) fn no_instance(host: &Host, guest: &Guest, error: &PoolError) -> Reconciled {
     match error {
         PoolError::Load(error) if error.is_stale() => {
             info!(%error, "the compiled component is made anew");
@@ -175,7 +182,7 @@ fn ask_for_forecast(host: &Arc<Host>, guest: &Arc<Guest>) {
 }
 
 /// Keeps the guest awake while the event of its own write is on the way: it may be reconciled again at once.
-fn await_echo(host: &Arc<Host>, guest: &Arc<Guest>, active: &Active) {
+pub(crate) fn await_echo(host: &Arc<Host>, guest: &Arc<Guest>, active: &Active) {
     if !active.gateway.echo_pending() {
         return;
     }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
-use wasm_operator_core::dispatch::{Completion, Dispatcher, GuestId, Job, Key, Options, SleepReason, Step, Time};
+use wasm_operator_core::dispatch::{
+    Completion, Dispatcher, GuestId, Job, Key, Options, Refusal, RequestId, Serve, SleepReason, Step, Time,
+};
 
 /// What the scheduler asks of the application. Every call returns at once; longer work is spawned.
 pub(crate) trait Runner: Send + Sync + 'static {
@@ -18,6 +20,10 @@ pub(crate) trait Runner: Send + Sync + 'static {
     fn load(&self, guest: GuestId);
     /// Reconcile, and say through `run` how it ended.
     fn run(&self, job: Job, run: Run);
+    /// Have the guest serve the request, and say through `serving` how that ended.
+    fn serve(&self, serve: Serve, serving: Serving);
+    /// Tell the caller that the request is not served.
+    fn refuse(&self, request: RequestId, refusal: Refusal);
     /// Make an instance of the guest, and say through `preparation` whether there is one.
     fn prepare(&self, guest: GuestId, preparation: Preparation);
     /// Drop the guest's instances.
@@ -127,6 +133,11 @@ impl Scheduler {
                 let run = Run { scheduler: Arc::clone(self), guest: job.guest, key: Some(job.key.clone()) };
                 runner.run(job, run);
             }
+            Step::Serve(serve) => {
+                let request = Some(serve.request);
+                runner.serve(serve, Serving { scheduler: Arc::clone(self), guest: serve.guest, request });
+            }
+            Step::Refuse(_, request, refusal) => runner.refuse(request, refusal),
             Step::Prepare(guest) => {
                 runner.prepare(guest, Preparation { scheduler: Arc::clone(self), guest, ready: false });
             }
@@ -161,6 +172,33 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         self.end(Completion::Broken, Duration::ZERO);
+    }
+}
+
+/// A request that is being served. Dropped without an answer, by a panic for example, the guest counts as broken.
+pub(crate) struct Serving {
+    scheduler: Arc<Scheduler>,
+    guest: GuestId,
+    request: Option<RequestId>,
+}
+
+impl Serving {
+    /// Says how it ended. `broken`: the guest trapped or broke a limit. `cost` is charged under fair share: the CPU time of
+    /// the call.
+    pub(crate) fn finish(mut self, broken: bool, cost: Duration) {
+        self.end(broken, cost);
+    }
+
+    fn end(&mut self, broken: bool, cost: Duration) {
+        if let Some(request) = self.request.take() {
+            self.scheduler.tell(|dispatcher, now| dispatcher.served(now, self.guest, request, broken, cost));
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.end(true, Duration::ZERO);
     }
 }
 
@@ -211,6 +249,10 @@ mod tests {
         fn run(&self, job: Job, run: Run) {
             self.calls.send(Call::Run(job, run)).ok();
         }
+        fn serve(&self, _: Serve, serving: Serving) {
+            serving.finish(false, Duration::ZERO);
+        }
+        fn refuse(&self, _: RequestId, _: Refusal) {}
         fn prepare(&self, _: GuestId, preparation: Preparation) {
             preparation.succeed();
         }
@@ -322,7 +364,7 @@ mod tests {
         let mut host = Fixture::new(None);
         host.mark();
         let (_, run) = host.run().await;
-        host.scheduler.tell(|dispatcher, _| dispatcher.drain());
+        host.scheduler.tell(|dispatcher, now| dispatcher.drain(now));
         host.mark();
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(!host.served.is_finished());

@@ -15,8 +15,17 @@ use serde_json::json;
 /// Longer than any test.
 const TOKEN_SECONDS: i64 = 7_200;
 
-/// Makes the ServiceAccount and a token for it.
+/// Makes the ServiceAccount and a token for it, for the API server itself.
 pub async fn service_account_token(client: &Client, namespace: &str, name: &str) -> Result<String> {
+    token(client, namespace, name, Vec::new()).await
+}
+
+/// Makes the ServiceAccount and a token for it that is meant for someone else than the API server.
+pub async fn audience_token(client: &Client, namespace: &str, name: &str, audience: &str) -> Result<String> {
+    token(client, namespace, name, vec![audience.to_owned()]).await
+}
+
+async fn token(client: &Client, namespace: &str, name: &str, audiences: Vec<String>) -> Result<String> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let account = ServiceAccount {
         metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
@@ -26,7 +35,11 @@ pub async fn service_account_token(client: &Client, namespace: &str, name: &str)
         Err(kube::Error::Api(status)) if status.is_already_exists() => {}
         created => drop(created?),
     }
-    let spec = TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() };
+    let spec = TokenRequestSpec {
+        audiences: Some(audiences).filter(|some| !some.is_empty()),
+        expiration_seconds: Some(TOKEN_SECONDS),
+        ..TokenRequestSpec::default()
+    };
     let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
     let answer = accounts.create_token_request(name, &PostParams::default(), &request).await?;
     answer.status.and_then(|status| status.token).context("a TokenRequest without an answer")

@@ -56,7 +56,8 @@ fn a_key_is_in_the_secret_and_nowhere_else() {
     assert!(!job.to_string().contains("user:secret"));
     let data = objects.secret.unwrap().data.unwrap();
     assert_eq!(data["ow-api-key"].0, b"user:secret");
-    let reference = container(&job)["env"].as_array().unwrap().iter().find(|one| one["name"] == "__OW_API_KEY").unwrap();
+    let reference =
+        container(&job)["env"].as_array().unwrap().iter().find(|one| one["name"] == "__OW_API_KEY").unwrap();
     assert_eq!(reference["valueFrom"]["secretKeyRef"], json!({"name": "offload-invoker-j", "key": "ow-api-key"}));
 }
 
@@ -97,21 +98,30 @@ fn an_action_gets_no_token() {
     let settings = Settings { service_account: Some("offloaded".to_owned()), ..Settings::default() };
     let (job, _) = objects_with(json!({"action": "/g/a", "image": "i:1"}), vec![], &settings);
     let pod = &job["spec"]["template"]["spec"];
-    assert_eq!((&pod["automountServiceAccountToken"], &pod["serviceAccountName"]), (&json!(false), &json!("offloaded")));
+    assert_eq!(
+        (&pod["automountServiceAccountToken"], &pod["serviceAccountName"]),
+        (&json!(false), &json!("offloaded"))
+    );
 }
 
 // OFF-12
 #[test]
 fn anti_affinity_keeps_other_flows_away_and_lets_the_own_one_take_over() {
     for (placement, label) in [
-        (json!({"antiAffinity": "SameSelector", "nodeSelector": {"processor": "gpu"}}), json!({"FAAS_processor": "gpu"})),
+        (
+            json!({"antiAffinity": "SameSelector", "nodeSelector": {"processor": "gpu"}}),
+            json!({"FAAS_processor": "gpu"}),
+        ),
         (json!({"antiAffinity": "SameSelector"}), json!({"ow_action": "g_a"})),
         (json!({"antiAffinity": "SameAction", "nodeSelector": {"processor": "gpu"}}), json!({"ow_action": "g_a"})),
     ] {
         let job = job_of(json!({"action": "/g/a", "image": "i:1", "placement": placement}));
         let affinity = &job["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"];
         let term = &affinity["requiredDuringSchedulingIgnoredDuringExecution"][0];
-        assert_eq!((&term["labelSelector"]["matchLabels"], term["topologyKey"].as_str()), (&label, Some("kubernetes.io/hostname")));
+        assert_eq!(
+            (&term["labelSelector"]["matchLabels"], term["topologyKey"].as_str()),
+            (&label, Some("kubernetes.io/hostname"))
+        );
         let own = &term["labelSelector"]["matchExpressions"][0];
         assert_eq!((own["key"].as_str(), own["operator"].as_str()), (Some("flowId"), Some("NotIn")));
     }
@@ -126,7 +136,10 @@ fn limits_of_the_job_follow_the_spec() {
     let job = job_of(json!({"action": "/g/a", "image": "i:1"}));
     assert_eq!((&job["spec"]["activeDeadlineSeconds"], &job["spec"]["backoffLimit"]), (&json!(3600), &json!(0)));
     let rule = &job["spec"]["podFailurePolicy"]["rules"][0];
-    assert_eq!((rule["action"].as_str(), rule["onPodConditions"][0]["type"].as_str()), (Some("Ignore"), Some("DisruptionTarget")));
+    assert_eq!(
+        (rule["action"].as_str(), rule["onPodConditions"][0]["type"].as_str()),
+        (Some("Ignore"), Some("DisruptionTarget"))
+    );
 }
 
 #[test]
@@ -142,7 +155,10 @@ fn configuration_is_projected_unless_it_is_pushed() {
     let pushed = pod(json!({"action": "/g/a", "image": "i:1", "runtimeConf": {}, "pushConf": true}));
     assert_eq!(pushed["volumes"][0], json!({"name": "conf-volume", "emptyDir": {}}));
     let side = &pushed["initContainers"][0];
-    assert_eq!((side["name"].as_str(), side["image"].as_str(), side["restartPolicy"].as_str()), (Some("ow-conf"), Some("conf:1"), Some("Always")));
+    assert_eq!(
+        (side["name"].as_str(), side["image"].as_str(), side["restartPolicy"].as_str()),
+        (Some("ow-conf"), Some("conf:1"), Some("Always"))
+    );
 
     let without = pod(json!({"action": "/g/a", "image": "i:1"}));
     assert_eq!(without["volumes"], json!([{"name": "conf-volume", "emptyDir": {}}]));

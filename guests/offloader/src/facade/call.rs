@@ -12,7 +12,7 @@ use crate::settings::Settings;
 const PLACEMENT: &str = "placement";
 
 /// What `/offload` and `/reconfigure` are given.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Call {
     pub(super) api_host: String,
     pub(super) api_key: String,
@@ -24,6 +24,16 @@ pub(super) struct Call {
     pub(super) placement: Option<Placement>,
     /// Which of `activationId`, `ro_vim_vm_name` and `event_uuid` were given.
     pub(super) given: [bool; 3],
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The key and the parameters are nobody's business.
+        f.debug_struct("Call")
+            .field("api_host", &self.api_host)
+            .field("action", &self.spec.action)
+            .finish_non_exhaustive()
+    }
 }
 
 /// `value` of a body. What is not JSON counts as an empty body, as the original has it.
@@ -71,9 +81,8 @@ pub(super) fn flow_id(value: &Map<String, Value>, path: &str) -> Result<String, 
 /// Reads the value of `/offload` or `/reconfigure`.
 pub(super) fn offload(value: &Map<String, Value>, settings: &Settings) -> Result<Call, Fault> {
     let required = |name: &str| {
-        text(value, name).ok_or_else(|| {
-            Fault::page(StatusCode::BAD_REQUEST, format!("Required parameter \"{name}\" not provided"))
-        })
+        text(value, name)
+            .ok_or_else(|| Fault::page(StatusCode::BAD_REQUEST, format!("Required parameter \"{name}\" not provided")))
     };
     let (api_host, api_key, action) = (required("owAPIHost")?, required("owAPIKey")?, required("action")?);
     let or = |name: &str, default: &str| text(value, name).unwrap_or_else(|| default.to_owned());

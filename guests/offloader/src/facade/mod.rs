@@ -32,7 +32,7 @@ struct Facade {
 }
 
 /// Answers a request of the front door.
-pub async fn handle(request: Request<Bytes>) -> Response<Bytes> {
+pub(crate) async fn handle(request: Request<Bytes>) -> Response<Bytes> {
     let settings = match Settings::read(|name| std::env::var(name).ok()) {
         Ok(settings) => settings,
         Err(error) => return reply::of(Err(Fault::internal(error))),

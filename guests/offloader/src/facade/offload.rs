@@ -115,7 +115,11 @@ impl Facade {
                 return answer;
             }
             if Timestamp::now() >= end {
-                return Err(Fault::internal(format!("the flow was not ready within {} s: {}", MOST_WAIT.as_secs(), state_of(&now))));
+                return Err(Fault::internal(format!(
+                    "the flow was not ready within {} s: {}",
+                    MOST_WAIT.as_secs(),
+                    state_of(&now)
+                )));
             }
             let version = now.resource_version().unwrap_or_default();
             let mut events = std::pin::pin!(api.watch(&params, &version).await.map_err(Fault::kubernetes)?);
@@ -134,12 +138,9 @@ impl Facade {
 pub(super) fn decided(flow: &OffloadedAction) -> Option<Result<Answer, Fault>> {
     let status = flow.status.as_ref()?;
     let of = |type_: &str| conditions::get(&status.conditions, type_);
-    let failed = |type_: &str, holds: &str| {
-        of(type_).filter(|one| one.status == holds && one.reason == reason::CREATE_REJECTED)
-    };
-    if let Some(refused) =
-        failed(condition::FAILED, "True").or_else(|| failed(condition::SERVICE_READY, "False"))
-    {
+    let failed =
+        |type_: &str, holds: &str| of(type_).filter(|one| one.status == holds && one.reason == reason::CREATE_REJECTED);
+    if let Some(refused) = failed(condition::FAILED, "True").or_else(|| failed(condition::SERVICE_READY, "False")) {
         return Some(Err(Fault::internal(&refused.message)));
     }
     if let Some(refused) = of(condition::ACTION_RESOLVED).filter(|one| one.status == "False") {

@@ -18,9 +18,8 @@ const MOST_ATTEMPTS: usize = 3;
 impl Facade {
     pub(super) async fn reconfigure(&self, value: &Map<String, Value>) -> Result<Answer, Fault> {
         let call = call::offload(value, &self.settings)?;
-        let flow_id = call::text(value, "flowId").ok_or_else(|| {
-            Fault::page(StatusCode::BAD_REQUEST, "Required parameter \"flowId\" not provided")
-        })?;
+        let flow_id = call::text(value, "flowId")
+            .ok_or_else(|| Fault::page(StatusCode::BAD_REQUEST, "Required parameter \"flowId\" not provided"))?;
         self.look_up(&call).await?;
         self.check_pod(&flow_id).await?;
         let flow = self.flow(&flow_id).await?;
@@ -45,7 +44,13 @@ impl Facade {
 
     /// Exactly one pod, and it runs: what the original asks for.
     async fn check_pod(&self, flow_id: &str) -> Result<(), Fault> {
-        let selector = ListParams::default().labels(&format!("{}={},{}={}", labels::FLOW, wasm_operator_sdk::names::label_value(flow_id), labels::JOB_TYPE, labels::JOB_TYPE_VALUE));
+        let selector = ListParams::default().labels(&format!(
+            "{}={},{}={}",
+            labels::FLOW,
+            wasm_operator_sdk::names::label_value(flow_id),
+            labels::JOB_TYPE,
+            labels::JOB_TYPE_VALUE
+        ));
         let pods = self.api::<Pod>().list_cached(&selector).await.map_err(Fault::kubernetes)?.items;
         let [pod] = pods.as_slice() else {
             return Err(Fault::internal(format!("No POD or found more then one under flowId {flow_id}")));

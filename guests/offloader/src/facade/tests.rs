@@ -41,7 +41,10 @@ fn each_required_parameter_is_missed_by_name() {
         let fault = call::offload(&value, &Settings::default()).unwrap_err();
         let response = reply::of(Err(fault));
         assert_eq!(response.status(), 400);
-        assert!(String::from_utf8_lossy(response.body()).contains(&format!("Required parameter &#34;{name}&#34; not provided")));
+        assert!(
+            String::from_utf8_lossy(response.body())
+                .contains(&format!("Required parameter &#34;{name}&#34; not provided"))
+        );
         assert_eq!(response.headers()["content-type"], "text/html");
     }
 }
@@ -50,8 +53,14 @@ fn each_required_parameter_is_missed_by_name() {
 fn what_is_left_out_has_the_originals_defaults() {
     let call = offload(with(json!({"action_params": {"Name": "P"}}))).unwrap();
     let spec = &call.spec;
-    assert_eq!((spec.activation_id.as_str(), spec.ro_vim_vm_name.as_str(), spec.event_uuid.as_str()), ("42", "na", "na"));
-    assert_eq!((spec.service.type_, spec.service.ports.len(), call.namespace.as_str()), (ServiceType::NodePort, 0, "_"));
+    assert_eq!(
+        (spec.activation_id.as_str(), spec.ro_vim_vm_name.as_str(), spec.event_uuid.as_str()),
+        ("42", "na", "na")
+    );
+    assert_eq!(
+        (spec.service.type_, spec.service.ports.len(), call.namespace.as_str()),
+        (ServiceType::NodePort, 0, "_")
+    );
     assert_eq!(spec.params, object(json!({"Name": "P"})));
     assert_eq!(call.given, [false; 3]);
     assert!(spec.completion.is_none() && call.placement.is_none());
@@ -60,10 +69,16 @@ fn what_is_left_out_has_the_originals_defaults() {
 // OFF-03
 #[test]
 fn ports_are_numbers_or_texts_with_a_protocol() {
-    let call = offload(with(json!({"service_ports": ["5000", 5001, "6000/udp", "6001/UDP"], "service_type": "clusterIP"}))).unwrap();
+    let call =
+        offload(with(json!({"service_ports": ["5000", 5001, "6000/udp", "6001/UDP"], "service_type": "clusterIP"})))
+            .unwrap();
     let port = |port, protocol| Port { port, protocol };
-    let expected = [port(5000, Protocol::Tcp), port(5001, Protocol::Tcp), port(6000, Protocol::Udp), port(6001, Protocol::Udp)];
-    assert_eq!((call.spec.service.type_, call.spec.service.ports.as_slice()), (ServiceType::ClusterIP, expected.as_slice()));
+    let expected =
+        [port(5000, Protocol::Tcp), port(5001, Protocol::Tcp), port(6000, Protocol::Udp), port(6001, Protocol::Udp)];
+    assert_eq!(
+        (call.spec.service.type_, call.spec.service.ports.as_slice()),
+        (ServiceType::ClusterIP, expected.as_slice())
+    );
 }
 
 // OFF-06
@@ -137,7 +152,10 @@ fn a_flow_that_cannot_run_has_the_status_of_its_reason() {
         ("Failed", "True", "CreateRejected", 500),
         ("ServiceReady", "False", "CreateRejected", 500),
     ] {
-        let flow = flow(json!({"action": "a", "image": "i"}), json!({"jobID": "j", "conditions": [condition(type_, status, reason)]}));
+        let flow = flow(
+            json!({"action": "a", "image": "i"}),
+            json!({"jobID": "j", "conditions": [condition(type_, status, reason)]}),
+        );
         let fault = offload::decided(&flow).unwrap().unwrap_err();
         assert_eq!(fault.status(), code, "{reason}");
         assert!(fault.to_string().contains("because"));
@@ -157,13 +175,19 @@ fn a_reconfiguration_keeps_what_it_does_not_name() {
     .spec;
     let before = spec.clone();
     let annotations = json!([{"key": "placement", "value": {"invoker-selector": {"processor": "cpu"}}}]);
-    reconfigure::change(&mut spec, &offload(with(json!({"action_params": {"new": 2}, "annotations": annotations}))).unwrap());
+    reconfigure::change(
+        &mut spec,
+        &offload(with(json!({"action_params": {"new": 2}, "annotations": annotations}))).unwrap(),
+    );
 
     assert_eq!(spec.params, object(json!({"new": 2})));
     let selector = [("processor".to_owned(), "cpu".to_owned())].into();
     let capabilities = vec!["NET_ADMIN".to_owned()];
     assert_eq!(spec.placement, Some(Placement { node_selector: selector, capabilities, ..Placement::default() }));
-    assert_eq!((spec.activation_id, spec.event_uuid, spec.service), (before.activation_id, before.event_uuid, before.service));
+    assert_eq!(
+        (spec.activation_id, spec.event_uuid, spec.service),
+        (before.activation_id, before.event_uuid, before.service)
+    );
 }
 
 // OFF-21

@@ -194,7 +194,8 @@ impl World {
             Write::Job(id) => {
                 let spec = self.jobs.get_mut(id).and_then(|job| job.spec.as_mut()).unwrap();
                 spec.suspend = Some(action.spec.suspend);
-                spec.active_deadline_seconds = (action.spec.time_limit_seconds > 0).then_some(action.spec.time_limit_seconds);
+                spec.active_deadline_seconds =
+                    (action.spec.time_limit_seconds > 0).then_some(action.spec.time_limit_seconds);
                 spec.backoff_limit = Some(action.spec.backoff_limit);
             }
             Write::DeleteRun(id) => {
@@ -215,7 +216,11 @@ impl World {
     }
 
     fn set(&mut self, name: String, wanted: bool) {
-        if wanted { self.others.insert(name) } else { self.others.remove(&name) };
+        if wanted {
+            self.others.insert(name)
+        } else {
+            self.others.remove(&name)
+        };
     }
 
     fn delete_job(&mut self, id: &str) {
@@ -226,8 +231,12 @@ impl World {
 
     /// What the Job controller and the kubelet do.
     fn cluster(&mut self) {
-        let gone: Vec<String> =
-            self.jobs.iter().filter(|(_, job)| job.metadata.deletion_timestamp.is_some()).map(|(id, _)| id.clone()).collect();
+        let gone: Vec<String> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.metadata.deletion_timestamp.is_some())
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in gone {
             self.jobs.remove(&id);
             self.pods.remove(&id);
@@ -256,7 +265,9 @@ impl World {
                 continue;
             }
             self.cluster();
-            if (self.writes, self.pods.len()) == before && self.jobs.values().all(|job| job.metadata.deletion_timestamp.is_none()) {
+            if (self.writes, self.pods.len()) == before
+                && self.jobs.values().all(|job| job.metadata.deletion_timestamp.is_none())
+            {
                 return;
             }
         }

@@ -49,6 +49,7 @@ pub use error::{BodyError, SendError};
 pub(crate) use forward::chain;
 pub use identity::IdentityError;
 pub use metrics::{CallLabels, DeniedLabels, DurationLabels, GatewayMetrics, RequestLabels};
+pub use outbound::ClosedAddresses;
 
 /// The authority that stands for the API server, as guests write it. The whole text is compared: a host name alone
 /// would let `user@kubernetes.default.svc` pass.
@@ -68,9 +69,8 @@ pub struct Options {
     pub max_in_flight: usize,
     /// The value of the label `host` in client metrics: the API server's address.
     pub api_server: String,
-    /// Addresses that no guest reaches whatever its `allowedHosts` say: the admin endpoint and the front door. Port 0
-    /// stands for every port, for the node's own address.
-    pub closed_addresses: Vec<std::net::SocketAddr>,
+    /// Addresses that no guest reaches whatever its `allowedHosts` say: the admin endpoint and the front door.
+    pub closed_addresses: ClosedAddresses,
 }
 
 impl Options {
@@ -81,7 +81,7 @@ impl Options {
             events: EventRecorder::disabled(),
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
             api_server: API_AUTHORITY.to_owned(),
-            closed_addresses: Vec::new(),
+            closed_addresses: ClosedAddresses::default(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 #[cfg(doc)]
 use crate::dispatch::Dispatcher;
+use crate::dispatch::requests::{DEFAULT_MAX_REQUESTS, Refusal, RequestId, Serve};
 use crate::fair::DEFAULT_WEIGHT;
 use crate::lifecycle::{Path, SleepReason, State};
 use crate::prediction::{SleepPolicy, Tally};
@@ -22,6 +23,8 @@ pub const DEFAULT_MAX_RUNS: usize = 256;
 pub struct Options {
     /// Reconciles under way at once.
     pub max_runs: usize,
+    /// Requests under way at once.
+    pub max_requests: usize,
     /// Bytes that compiled components may hold before sleeping guests are unloaded, the one used longest ago first; None
     /// never unloads. What the guests hold is reported with [`Dispatcher::set_bytes`].
     pub component_bytes: Option<u64>,
@@ -31,7 +34,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_runs: DEFAULT_MAX_RUNS, component_bytes: None, seed: 0 }
+        Self { max_runs: DEFAULT_MAX_RUNS, max_requests: DEFAULT_MAX_REQUESTS, component_bytes: None, seed: 0 }
     }
 }
 
@@ -42,6 +45,10 @@ pub struct Settings {
     pub weight: u32,
     /// Reconciles at once, and so instances. At least 1.
     pub concurrency: usize,
+    /// Requests that it serves at once, each in an instance of its own. 0: none is ever served.
+    pub requests: usize,
+    /// Requests that may wait for a place; further ones are refused.
+    pub waiting_requests: usize,
     /// When it is put to sleep.
     pub sleep: SleepPolicy,
     /// How long the first change for a sleeping guest waits for more to come, so that a burst costs one run per key.
@@ -58,6 +65,8 @@ impl Default for Settings {
         Self {
             weight: DEFAULT_WEIGHT,
             concurrency: 1,
+            requests: 4,
+            waiting_requests: 16,
             sleep: SleepPolicy::default(),
             coalesce: None,
             resync: None,
@@ -73,6 +82,8 @@ pub enum WakeReason {
     Event,
     /// A requeue-after, a retry or a resync.
     Timer,
+    /// A request that it serves.
+    Request,
     /// Nothing yet: it was made ready ahead of its work.
     Predicted,
 }
@@ -95,6 +106,10 @@ pub enum Step {
     Load(GuestId),
     /// Reconcile, then call [`Dispatcher::finished`].
     Run(Job),
+    /// Have the guest serve a request, then call [`Dispatcher::served`].
+    Serve(Serve),
+    /// Tell the caller that the request is not served. Nothing is to be called.
+    Refuse(GuestId, RequestId, Refusal),
     /// Make an instance of the guest, then call [`Dispatcher::prepared`].
     Prepare(GuestId),
     /// Drop the guest's instances. None is in use.
@@ -143,9 +158,13 @@ pub struct Snapshot {
     pub delayed: usize,
     /// Reconciles under way.
     pub running: usize,
-    /// How long the oldest of them has been running.
+    /// Requests that wait for a place.
+    pub requests_waiting: usize,
+    /// Requests under way.
+    pub requests_running: usize,
+    /// How long the oldest reconcile has been running.
     pub longest_running: Duration,
-    /// How long all of them together have been running.
+    /// How long all reconciles together have been running.
     pub unfinished: Duration,
     /// How often a key was queued that was not queued already.
     pub adds: u64,

@@ -1,5 +1,6 @@
 //! One guest as the dispatcher keeps it.
 
+use super::requests::Requests;
 use crate::dispatch::Settings;
 use crate::lifecycle::Lifecycle;
 use crate::prediction::Prediction;
@@ -10,6 +11,7 @@ use crate::timer::Time;
 pub(super) struct Guest {
     pub(super) settings: Settings,
     pub(super) queue: Queue,
+    pub(super) requests: Requests,
     pub(super) life: Lifecycle,
     pub(super) prediction: Prediction,
     /// It is being made ready ahead of its work.
@@ -27,6 +29,7 @@ impl Guest {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
             queue: Queue::default(),
+            requests: Requests::default(),
             life: Lifecycle::new(settings.suspended),
             prediction: Prediction::new(settings.sleep),
             preparing: false,
@@ -51,8 +54,21 @@ impl Guest {
             && self.queue.is_ready()
     }
 
+    /// Whether a reconcile or a request is under way.
+    pub(super) fn is_running(&self) -> bool {
+        self.queue.running() > 0 || self.requests.running() > 0
+    }
+
     pub(super) fn is_busy(&self, now: Time) -> bool {
-        self.queue.running() > 0 || self.preparing || self.is_runnable(now)
+        self.is_running() || self.preparing || self.is_runnable(now) || self.is_serviceable(now)
+    }
+
+    /// Begins an idle gap, if nothing runs and nothing waits to.
+    pub(super) fn note_idle(&mut self, now: Time) {
+        if !self.is_running() && !self.queue.is_ready() && self.requests.waiting() == 0 {
+            let timer = self.timer();
+            self.prediction.idle(now, timer);
+        }
     }
 
     /// When its next timer is due.
@@ -63,7 +79,7 @@ impl Guest {
     /// When the dispatcher has something to do for it.
     pub(super) fn attention(&self, now: Time) -> Option<Time> {
         if self.removed {
-            return (self.queue.running() == 0 && !self.preparing).then_some(Time::ZERO);
+            return (!self.is_running() && !self.preparing).then_some(Time::ZERO);
         }
         let own = self.life.next_move(now, &self.prediction, self.is_busy(now)).map(|(at, _)| at);
         let work = self.life.may_run_from().and_then(|from| {

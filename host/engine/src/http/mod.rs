@@ -1,10 +1,12 @@
-//! A guest's outgoing HTTP: the interface that the gateway implements, and what the engine adds on both sides of it.
+//! A guest's HTTP. Outgoing: the interface that the gateway implements, and what the engine adds on both sides of it.
+//! Incoming: the answers of a guest that serves requests.
 //!
 //! The engine bounds number, size and time of requests; the handler decides what may be sent where and sends it.
 
 mod body;
 mod error;
 mod hooks;
+mod serve;
 
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 pub use self::error::HttpError;
 pub(crate) use self::error::error_code;
 pub(crate) use self::hooks::{Hooks, HttpLimits};
+pub(crate) use self::serve::Answering;
+pub use self::serve::{Answer, ServeLimits};
 
 /// A response body. It is read at the guest's pace; the engine bounds its size and time.
 pub type ResponseBody = UnsyncBoxBody<Bytes, HttpError>;

@@ -2,6 +2,7 @@
 
 mod compile;
 mod component;
+mod front_door;
 mod inspect;
 mod output;
 mod rbac;

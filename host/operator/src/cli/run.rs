@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::front_door::FrontDoorArgs;
 use super::{CacheArgs, NamespaceArgs};
 use crate::admin::{LogFormat, init_logging};
 use crate::app::{self, Options};
@@ -36,7 +37,7 @@ pub(super) struct Run {
     /// Seconds after which a silent watch is dead; the API server sends a bookmark every minute
     #[arg(long, value_name = "SECONDS", default_value_t = 75, value_parser = clap::value_parser!(u64).range(1..=3600))]
     watch_silence: u64,
-    /// Seconds that running reconciles have to end at SIGTERM; less than the Pod's terminationGracePeriodSeconds
+    /// Seconds that running reconciles and requests have to end at SIGTERM; less than the Pod's terminationGracePeriodSeconds
     #[arg(long, value_name = "SECONDS", default_value_t = 25, value_parser = clap::value_parser!(u64).range(0..=3600))]
     drain: u64,
     /// Append to this file what wakes guests and when, for `wasm-operator-prediction evaluate`
@@ -46,6 +47,8 @@ pub(super) struct Run {
     /// [default: the control group's limit, if there is one]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     memory_budget: Option<u64>,
+    #[command(flatten)]
+    front_door: FrontDoorArgs,
     /// A prediction service that is asked about idle guests, such as `http://127.0.0.1:5000/prediction`
     #[arg(long, value_name = "URL")]
     prediction_service: Option<String>,
@@ -86,6 +89,7 @@ impl Run {
             drain,
             record_wakes,
             memory_budget,
+            front_door,
             prediction_service,
             prediction_function,
             prediction_timeout,
@@ -106,6 +110,7 @@ impl Run {
             drain: Duration::from_secs(drain),
             record_wakes,
             memory_budget,
+            front_door: front_door.options()?,
             prediction_service,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()

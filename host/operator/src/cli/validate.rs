@@ -95,6 +95,11 @@ fn check(document: &GuestDocument, component: &Component, namespace: Option<&str
         Err(error) => return vec![at(Severity::Error, error.to_string())],
     };
     let mut found = Vec::new();
+    if document.spec.serve.listener.is_some() && !component.interface.serves_requests() {
+        let path = [Segment::Field("serve"), Segment::Field("listener")];
+        let message = "the component serves no requests: it does not export `wasi:http/incoming-handler`";
+        found.push(document.diagnostic(Severity::Error, &path, message));
+    }
     if let Grants::Rules(_) = grants {
         let lacking = missing(&description.permissions, &granted);
         if !lacking.is_empty() {

@@ -6,6 +6,7 @@ mod admin;
 mod cli;
 mod crashes;
 mod faults;
+mod front_door;
 mod informers;
 mod languages;
 mod limits;

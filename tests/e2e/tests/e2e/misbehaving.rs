@@ -477,6 +477,9 @@ fn observer() -> Result<()> {
     })
 }
 
+// Guests that serve HTTP are tested where their callers are.
+use crate::front_door::{hostile_server, server};
+
 macro_rules! assert_test_exists {
     ($program:ident) => {
         #[expect(unused_imports, reason = "the import is the check: a program without a test does not compile")]

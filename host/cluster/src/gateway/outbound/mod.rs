@@ -3,8 +3,9 @@
 //! a name which changes its mind in between leads nowhere else. No proxy from the environment, no redirects, no pool.
 
 mod address;
+mod closed;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -44,10 +45,12 @@ const DROPPED: [&str; 13] = [
     "upgrade",
 ];
 
+pub use closed::ClosedAddresses;
+
 /// Sends requests to other hosts.
 pub(crate) struct Outbound {
     tls: TlsConnector,
-    closed: Vec<SocketAddr>,
+    closed: ClosedAddresses,
 }
 
 /// Where a request goes.
@@ -59,14 +62,14 @@ struct Destination {
 
 impl Outbound {
     /// `closed` are addresses that no guest reaches, whatever is listed.
-    pub(crate) fn new(closed: Vec<SocketAddr>) -> Self {
+    pub(crate) fn new(closed: ClosedAddresses) -> Self {
         let mut roots = RootCertStore::empty();
         // Built in: a static binary in an empty image finds none elsewhere.
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         Self::with_roots(roots, closed)
     }
 
-    fn with_roots(roots: RootCertStore, closed: Vec<SocketAddr>) -> Self {
+    fn with_roots(roots: RootCertStore, closed: ClosedAddresses) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         // The provider supports the default versions, so this does not fail; without it no connection is secure.
         let config = ClientConfig::builder_with_provider(provider)
@@ -136,7 +139,7 @@ impl Outbound {
         for address in addresses {
             let ip = unmapped(address.ip());
             let listed = access.allowed_hosts.iter().any(|allowed| allowed.lists_address(ip, destination.port));
-            if self.is_closed(ip, address.port()) || !listed && !address::is_public(ip) {
+            if self.closed.contains(ip, address.port()) || !listed && !address::is_public(ip) {
                 denied = Some(ip);
                 continue;
             }
@@ -153,15 +156,6 @@ impl Outbound {
             (Some(error), _) => SendError::Connect { host: destination.authority(), cause: error.to_string() },
             (None, Some(address)) => SendError::DeniedAddress { host: host.to_owned(), address },
             (None, None) => SendError::Dns(host.to_owned()),
-        })
-    }
-
-    fn is_closed(&self, ip: IpAddr, port: u16) -> bool {
-        self.closed.iter().any(|closed| {
-            let same = unmapped(closed.ip()) == ip;
-            // What listens on every address is closed on each of the node's own.
-            (closed.port() == port || closed.port() == 0)
-                && (same || closed.ip().is_unspecified() && address::is_own(ip))
         })
     }
 }

@@ -49,7 +49,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close, x-h
 #[tokio::test]
 async fn a_listed_address_is_reached_and_connection_headers_stay_behind() {
     let (address, mut received) = server(OK).await;
-    let outbound = Outbound::new(Vec::new());
+    let outbound = Outbound::new(ClosedAddresses::default());
     let mut request = get(&format!("http://{address}/a?b=c"));
     for (name, value) in
         [("connection", "x-drop"), ("x-drop", "1"), ("host", "evil"), ("proxy-authorization", "x"), ("x-keep", "2")]
@@ -68,7 +68,7 @@ async fn a_listed_address_is_reached_and_connection_headers_stay_behind() {
 
 #[tokio::test]
 async fn hosts_that_are_not_listed_are_denied() {
-    let outbound = Outbound::new(Vec::new());
+    let outbound = Outbound::new(ClosedAddresses::default());
     let access = access(&["example.com", "http://127.0.0.1:1"]);
     for uri in [
         "http://example.com/",
@@ -88,7 +88,7 @@ async fn hosts_that_are_not_listed_are_denied() {
 async fn a_listed_name_that_leads_inside_is_denied() {
     let (address, _received) = server(OK).await;
     let name = format!("http://localhost:{}", address.port());
-    let outbound = Outbound::new(Vec::new());
+    let outbound = Outbound::new(ClosedAddresses::default());
     let denied = send(&outbound, &access(&[&name]), get(&name)).await.unwrap_err();
     assert!(matches!(denied, SendError::DeniedAddress { .. }), "{denied:?}");
     let listed = access(&[&name, "127.0.0.0/8"]);
@@ -100,9 +100,22 @@ async fn closed_addresses_are_denied_even_when_they_are_listed() {
     let (address, _received) = server(OK).await;
     let uri = format!("http://{address}");
     for closed in [address, SocketAddr::from(([0, 0, 0, 0], address.port())), SocketAddr::from(([127, 0, 0, 1], 0))] {
-        let denied = send(&Outbound::new(vec![closed]), &access(&[&uri]), get(&uri)).await.unwrap_err();
+        let denied =
+            send(&Outbound::new([closed].into_iter().collect()), &access(&[&uri]), get(&uri)).await.unwrap_err();
         assert!(matches!(denied, SendError::DeniedAddress { .. }), "{denied:?}");
     }
+}
+
+#[tokio::test]
+async fn an_address_is_closed_for_as_long_as_someone_listens_there() {
+    let (address, _received) = server(OK).await;
+    let uri = format!("http://{address}");
+    let closed = ClosedAddresses::default();
+    let outbound = Outbound::new(closed.clone());
+    closed.add(address);
+    assert!(matches!(send(&outbound, &access(&[&uri]), get(&uri)).await, Err(SendError::DeniedAddress { .. })));
+    closed.remove(address);
+    assert_eq!(send(&outbound, &access(&[&uri]), get(&uri)).await.unwrap().status(), 200);
 }
 
 #[tokio::test]
@@ -110,7 +123,7 @@ async fn redirects_are_the_guests_business() {
     let (address, _received) =
         server("HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n").await;
     let uri = format!("http://{address}");
-    let answer = send(&Outbound::new(Vec::new()), &access(&[&uri]), get(&uri)).await.unwrap();
+    let answer = send(&Outbound::new(ClosedAddresses::default()), &access(&[&uri]), get(&uri)).await.unwrap();
     assert_eq!(answer.status(), 302);
 }
 
@@ -121,7 +134,7 @@ async fn a_large_answer_is_cut_and_a_large_request_refused() {
     let mut access = access(&[&uri]);
     access.limits.response_bytes = 4;
     access.limits.request_bytes = 1;
-    let outbound = Outbound::new(Vec::new());
+    let outbound = Outbound::new(ClosedAddresses::default());
     let answer = send(&outbound, &access, get(&uri)).await.unwrap();
     assert!(answer.into_body().collect().await.is_err());
     let large = Request::post(&uri).body(Bytes::from_static(b"xx")).unwrap();
@@ -152,10 +165,10 @@ async fn a_certificate_that_nobody_vouches_for_ends_the_connection() {
     });
     let uri = format!("https://{address}/");
     let access = access(&[&address.to_string()]);
-    let denied = send(&Outbound::new(Vec::new()), &access, get(&uri)).await.unwrap_err();
+    let denied = send(&Outbound::new(ClosedAddresses::default()), &access, get(&uri)).await.unwrap_err();
     assert!(matches!(denied, SendError::Tls { .. }), "{denied:?}");
     let mut roots = RootCertStore::empty();
     roots.add(certificate).unwrap();
-    let trusting = Outbound::with_roots(roots, Vec::new());
+    let trusting = Outbound::with_roots(roots, ClosedAddresses::default());
     assert_eq!(send(&trusting, &access, get(&uri)).await.unwrap().status(), 200);
 }

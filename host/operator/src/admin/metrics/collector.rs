@@ -55,6 +55,16 @@ impl Collector for Guests {
         let current = self.0.0.source.read().as_ref().map(|source| source()).unwrap_or_default();
         reconciles(&mut encoder, &numbers, &current)?;
         work_queue(&mut encoder, &numbers, &current)?;
+        requests(&mut encoder, &numbers, &current)?;
+        let mut family = encoder.encode_descriptor(
+            "wasm_operator_front_door_refused",
+            "Callers that were not let in, or asked for no guest, by the status code of the answer",
+            None,
+            MetricType::Counter,
+        )?;
+        for (code, count) in self.0.0.not_admitted.read() {
+            counter(&mut family, &[("code", code.to_string())], count)?;
+        }
         life(&mut encoder, &numbers, &current)
     }
 }
@@ -178,6 +188,43 @@ fn work_queue(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &
     )?;
     for guest in current {
         family.encode_family(&labels(&guest.guest))?.encode_gauge(&guest.snapshot.longest_running.as_secs_f64())?;
+    }
+    Ok(())
+}
+
+fn requests(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &[Current]) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_requests",
+        "Requests for a guest at the front door, by status code",
+        None,
+        MetricType::Counter,
+    )?;
+    for (guest, numbers) in numbers {
+        for (code, count) in numbers.codes.read() {
+            counter(&mut family, &[("guest", guest.to_string()), ("code", code.to_string())], count)?;
+        }
+    }
+    let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_request_duration_seconds",
+        "Time of a request from its head to the end of the answer, waiting and waking included",
+        None,
+        MetricType::Histogram,
+    )?;
+    for (guest, numbers) in numbers {
+        histogram(&mut family, &[("guest", &**guest)], &numbers.request_time)?;
+    }
+    let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_requests_in_flight",
+        "Requests that a guest serves at the moment, and that wait for it",
+        None,
+        MetricType::Gauge,
+    )?;
+    for guest in current {
+        for (phase, count) in
+            [("serving", guest.snapshot.requests_running), ("waiting", guest.snapshot.requests_waiting)]
+        {
+            family.encode_family(&[("guest", &*guest.guest), ("phase", phase)])?.encode_gauge(&count)?;
+        }
     }
     Ok(())
 }

@@ -41,8 +41,28 @@ impl<const N: usize> Counts<N> {
     }
 }
 
+/// Different status codes that are counted for a guest: a guest that makes up more counts under the last resort, 0.
+const MAX_CODES: usize = 32;
+
+/// A count per HTTP status code.
+#[derive(Debug, Default)]
+pub(super) struct Codes(Mutex<BTreeMap<u16, u64>>);
+
+impl Codes {
+    pub(super) fn add(&self, code: u16) {
+        let mut codes = self.0.lock();
+        let code = if codes.len() < MAX_CODES || codes.contains_key(&code) { code } else { 0 };
+        let count = codes.entry(code).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    pub(super) fn read(&self) -> Vec<(u16, u64)> {
+        self.0.lock().iter().map(|(code, count)| (*code, *count)).collect()
+    }
+}
+
 const RESULTS: [&str; 4] = ["error", "requeue", "requeue_after", "success"];
-const WAKE_REASONS: [&str; 3] = ["event", "timer", "predicted"];
+const WAKE_REASONS: [&str; 4] = ["event", "timer", "request", "predicted"];
 const SLEEP_REASONS: [&str; 4] = ["idle", "failed", "suspended", "pressure"];
 
 #[derive(Debug)]
@@ -50,10 +70,12 @@ pub(super) struct GuestNumbers {
     pub(super) reconciles: Counts<4>,
     pub(super) reconcile_time: Histogram,
     pub(super) queued: Histogram,
-    pub(super) wakes: Counts<3>,
+    pub(super) wakes: Counts<4>,
     pub(super) wake_from_dormant: Histogram,
     pub(super) wake_from_cold: Histogram,
     pub(super) sleeps: Counts<4>,
+    pub(super) codes: Codes,
+    pub(super) request_time: Histogram,
     traps: Mutex<BTreeMap<&'static str, u64>>,
     memory: AtomicU64,
 }
@@ -68,6 +90,8 @@ impl Default for GuestNumbers {
             wake_from_dormant: Histogram::new(&WAKE),
             wake_from_cold: Histogram::new(&WAKE),
             sleeps: Counts::new(&SLEEP_REASONS),
+            codes: Codes::default(),
+            request_time: Histogram::new(&RECONCILE),
             traps: Mutex::default(),
             memory: AtomicU64::new(0),
         }
@@ -93,6 +117,7 @@ impl GuestNumbers {
         match reason {
             Some(WakeReason::Event) => self.wakes.add("event"),
             Some(WakeReason::Timer) => self.wakes.add("timer"),
+            Some(WakeReason::Request) => self.wakes.add("request"),
             Some(WakeReason::Predicted) => self.wakes.add("predicted"),
             // One more instance of a guest that is awake.
             None => {}

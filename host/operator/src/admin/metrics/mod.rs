@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 use wasm_operator_core::dispatch::{Completion, Job, SleepReason, Snapshot, Time, WakeReason};
 
 use crate::pool::Found;
-use guest::GuestNumbers;
+use guest::{Codes, GuestNumbers};
 
 /// How a reconcile ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,19 @@ pub(crate) struct Metrics(Arc<Inner>);
 struct Inner {
     guests: RwLock<BTreeMap<Arc<str>, Arc<GuestNumbers>>>,
     source: RwLock<Option<Source>>,
+    /// Answers of the front door to callers that did not come as far as a guest.
+    not_admitted: Codes,
+}
+
+/// The numbers of a request's guest. They are lost if the guest is removed meanwhile.
+pub(crate) struct RequestNumbers(Arc<GuestNumbers>);
+
+impl RequestNumbers {
+    /// The request was answered with this status code, after this time.
+    pub(crate) fn ended(&self, code: u16, took: Duration) {
+        self.0.codes.add(code);
+        self.0.request_time.observe(took);
+    }
 }
 
 impl Metrics {
@@ -122,6 +135,16 @@ impl Metrics {
     /// What the guest's instances hold at the moment, in bytes of linear memory.
     pub(crate) fn memory(&self, guest: &str, bytes: u64) {
         self.guest(guest).set_memory(bytes);
+    }
+
+    /// A request for a guest begins to be served, or is refused.
+    pub(crate) fn request(&self, guest: &str) -> RequestNumbers {
+        RequestNumbers(self.guest(guest))
+    }
+
+    /// A caller at the front door was not let in, or asked for no guest.
+    pub(crate) fn not_admitted(&self, code: u16) {
+        self.0.not_admitted.add(code);
     }
 
     /// A guest is gone, and its series with it.

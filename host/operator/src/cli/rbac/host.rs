@@ -6,11 +6,12 @@ use wasm_operator_core::permission::{Rule, ServiceAccountUser};
 use wasm_operator_core::request::Verb;
 
 use super::manifest::{Manifests, RoleRule};
-use super::{Granted, Impersonation, role_name};
+use super::{Granted, Impersonation, Reviews, role_name};
 
 const IMPERSONATE: &str = "impersonate";
 const WATCH: &str = "watch";
 const EVENTS: &str = "events";
+const CALLERS: &str = "callers";
 
 pub(super) fn add(
     manifests: &mut Manifests,
@@ -18,6 +19,7 @@ pub(super) fn add(
     host: &ServiceAccountUser,
     impersonate: Impersonation,
     cluster_wide: bool,
+    reviews: Reviews,
 ) {
     accounts(manifests, guests, host, impersonate);
     if impersonate == Impersonation::Constrained {
@@ -33,8 +35,20 @@ pub(super) fn add(
         }
     }
     watches(manifests, guests, host, cluster_wide);
+    callers(manifests, host, reviews);
     let events = RoleRule::new("events.k8s.io", ["events"], ["create"]);
     manifests.rule("", &role_name(host, EVENTS), Some(&host.namespace), host, events);
+}
+
+/// What the host has to ask about callers of guests that serve HTTP.
+fn callers(manifests: &mut Manifests, host: &ServiceAccountUser, reviews: Reviews) {
+    let kinds = [
+        (reviews.tokens, "authentication.k8s.io", "tokenreviews"),
+        (reviews.tokens || reviews.rights, "authorization.k8s.io", "subjectaccessreviews"),
+    ];
+    for (_, group, resource) in kinds.into_iter().filter(|(is_needed, ..)| *is_needed) {
+        manifests.rule("", &role_name(host, CALLERS), None, host, RoleRule::new(group, [resource], ["create"]));
+    }
 }
 
 /// The accounts that the host may become.

@@ -31,6 +31,9 @@ pub(super) struct Rbac {
     /// Let the host list and watch cluster-wide also where guests name namespaces: one watch for all of them
     #[arg(long)]
     cluster_wide_watches: bool,
+    /// Let the host review tokens, for callers of guests that serve HTTP at the front door
+    #[arg(long)]
+    front_door: bool,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -60,6 +63,15 @@ enum Format {
 fn account(text: &str) -> Result<ServiceAccountUser, String> {
     let user = format!("system:serviceaccount:{}", text.replacen('/', ":", 1));
     ServiceAccountUser::parse(&user).ok_or_else(|| "write `namespace/name`".to_owned())
+}
+
+/// What the host asks about callers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Reviews {
+    /// Who they are: a front door.
+    tokens: bool,
+    /// What they may: a listener of a guest's own, or a front door.
+    rights: bool,
 }
 
 /// A guest as far as roles are concerned.
@@ -95,7 +107,11 @@ impl Rbac {
             }
             Ok(guests)
         })?;
-        let manifests = manifests(&guests, &host, self.impersonate, self.cluster_wide_watches);
+        let reviews = Reviews {
+            tokens: self.front_door,
+            rights: parsed.guests().any(|document| document.spec.serve.listener.is_some()),
+        };
+        let manifests = manifests(&guests, &host, self.impersonate, self.cluster_wide_watches, reviews);
         let text = match self.output {
             Format::Yaml => manifests.yaml()?,
             Format::Json => manifests.json()?,
@@ -139,10 +155,11 @@ fn manifests(
     host: &ServiceAccountUser,
     impersonate: Impersonation,
     cluster_wide: bool,
+    reviews: Reviews,
 ) -> Manifests {
     let mut manifests = Manifests::default();
     guests.iter().for_each(|granted| guest::add(&mut manifests, granted, host));
-    host::add(&mut manifests, guests, host, impersonate, cluster_wide);
+    host::add(&mut manifests, guests, host, impersonate, cluster_wide, reviews);
     manifests
 }
 

@@ -63,8 +63,15 @@ fn compare(name: &str, actual: &str) {
 
 #[test]
 fn the_printed_roles_are_as_reviewed() {
-    compare("plain.yaml", &manifests(&guests(), &host(), Impersonation::Plain, false).yaml().unwrap());
-    compare("constrained.yaml", &manifests(&guests(), &host(), Impersonation::Constrained, true).yaml().unwrap());
+    compare(
+        "plain.yaml",
+        &manifests(&guests(), &host(), Impersonation::Plain, false, Reviews::default()).yaml().unwrap(),
+    );
+    let reviews = Reviews { tokens: true, rights: true };
+    compare(
+        "constrained.yaml",
+        &manifests(&guests(), &host(), Impersonation::Constrained, true, reviews).yaml().unwrap(),
+    );
 }
 
 fn items(manifests: &Manifests) -> Vec<serde_json::Value> {
@@ -76,21 +83,27 @@ fn items(manifests: &Manifests) -> Vec<serde_json::Value> {
 fn the_order_does_not_depend_on_the_configurations() {
     let mut reversed = guests();
     reversed.reverse();
-    let text = |guests: &[Granted]| manifests(guests, &host(), Impersonation::Plain, false).yaml().unwrap();
+    let text = |guests: &[Granted]| {
+        manifests(guests, &host(), Impersonation::Plain, false, Reviews::default()).yaml().unwrap()
+    };
     assert_eq!(text(&guests()), text(&reversed));
 }
 
 #[test]
 fn yaml_and_json_say_the_same() {
-    let manifests = manifests(&guests(), &host(), Impersonation::Constrained, false);
+    let manifests = manifests(&guests(), &host(), Impersonation::Constrained, false, Reviews::default());
     let yaml: Vec<serde_json::Value> = serde_saphyr::from_multiple(&manifests.yaml().unwrap()).unwrap();
     assert_eq!(yaml, items(&manifests));
 }
 
 #[test]
 fn the_two_forms_of_impersonation_are_never_mixed() {
-    let verbs =
-        |form| items(&manifests(&guests(), &host(), form, false)).iter().map(ToString::to_string).collect::<String>();
+    let verbs = |form| {
+        items(&manifests(&guests(), &host(), form, false, Reviews::default()))
+            .iter()
+            .map(ToString::to_string)
+            .collect::<String>()
+    };
     assert!(
         !verbs(Impersonation::Plain).contains("impersonate:")
             && verbs(Impersonation::Plain).contains(r#""impersonate""#)
@@ -101,7 +114,7 @@ fn the_two_forms_of_impersonation_are_never_mixed() {
 #[test]
 fn the_host_may_become_the_listed_accounts_only() {
     for form in [Impersonation::Plain, Impersonation::Constrained] {
-        for item in items(&manifests(&guests(), &host(), form, false)) {
+        for item in items(&manifests(&guests(), &host(), form, false, Reviews::default())) {
             for rule in item["rules"].as_array().into_iter().flatten() {
                 let is_about_accounts = rule["resources"].as_array().unwrap().iter().any(|r| r == "serviceaccounts");
                 assert!(
@@ -120,7 +133,7 @@ fn hosts_with_guests_of_the_same_name_have_no_role_in_common() {
     for form in [Impersonation::Plain, Impersonation::Constrained] {
         let mut names = BTreeSet::new();
         for host in &hosts {
-            for item in items(&manifests(&guests(), host, form, true)) {
+            for item in items(&manifests(&guests(), host, form, true, Reviews::default())) {
                 let name = (
                     item["kind"].to_string(),
                     item["metadata"]["namespace"].to_string(),
@@ -136,7 +149,7 @@ fn hosts_with_guests_of_the_same_name_have_no_role_in_common() {
 fn an_account_of_two_guests_is_printed_once() {
     let mut guests = guests();
     guests[1].account = guests[0].account.clone();
-    let accounts = items(&manifests(&guests, &host(), Impersonation::Plain, false));
+    let accounts = items(&manifests(&guests, &host(), Impersonation::Plain, false, Reviews::default()));
     assert_eq!(accounts.iter().filter(|item| item["kind"] == "ServiceAccount").count(), 1);
 }
 
@@ -146,4 +159,16 @@ fn a_host_account_is_a_namespace_and_a_name() {
     for bad in ["", "a", "a/", "/b", "a/b/c", "A/b"] {
         assert!(account(bad).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn the_host_may_review_callers_only_where_there_are_some() {
+    let resources = |reviews| {
+        let items = items(&manifests(&guests(), &host(), Impersonation::Plain, false, reviews));
+        let text: String = items.iter().map(ToString::to_string).collect();
+        (text.contains(r#""tokenreviews""#), text.contains(r#""subjectaccessreviews""#))
+    };
+    assert_eq!(resources(Reviews::default()), (false, false));
+    assert_eq!(resources(Reviews { rights: true, ..Reviews::default() }), (false, true));
+    assert_eq!(resources(Reviews { tokens: true, ..Reviews::default() }), (true, true));
 }

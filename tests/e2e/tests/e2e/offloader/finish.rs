@@ -138,7 +138,8 @@ fn a_refused_job_is_told_and_leaves_nothing() -> Result<()> {
 fn an_image_that_cannot_be_pulled_is_named() -> Result<()> {
     test_with_nodes(async |space| {
         let stage = Stage::new(space).await?;
-        let spec = json!({"action": "/guest/ping", "image": "simulated.invalid/cannot-be-pulled", "timeLimitSeconds": 3});
+        let spec =
+            json!({"action": "/guest/ping", "image": "simulated.invalid/cannot-be-pulled", "timeLimitSeconds": 3});
         stage.offload("ping", spec).await?;
         stage.until_condition("ping", "Ready", "False", "ImagePull").await?;
         stage.until_condition("ping", "Failed", "True", "ImagePull").await?;
@@ -160,7 +161,9 @@ fn an_evicted_pod_is_replaced_and_does_not_count() -> Result<()> {
         let pods = stage.api::<k8s_openapi::api::core::v1::Pod>();
         pods.patch(&pod, &kube::api::PatchParams::default(), &kube::api::Patch::Merge(&evict)).await?;
         let flow = stage
-            .until("ping", "another pod runs", |data| data["status"]["phase"] == "Running" && data["status"]["podName"] != pod.as_str())
+            .until("ping", "another pod runs", |data| {
+                data["status"]["phase"] == "Running" && data["status"]["podName"] != pod.as_str()
+            })
             .await?;
         assert!(super::stage::condition(&flow.data, "Failed").is_none());
         Ok(())

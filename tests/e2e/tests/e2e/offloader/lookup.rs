@@ -53,11 +53,20 @@ fn an_action_becomes_a_job_with_secret_and_service_labelled_as_the_original_does
         ensure!(volumes.iter().all(|volume| volume.get("projected").is_none()), "{volumes:?}");
 
         let service = serde_json::to_value(stage.service(&flow_id).await?.spec)?;
-        let ports: Vec<_> = service["ports"].as_array().into_iter().flatten().map(|port| (&port["name"], &port["port"], &port["protocol"])).collect();
-        let (first, second) = ((&json!("http-api-0"), &json!(5000), &json!("TCP")), (&json!("http-api-1"), &json!(8081), &json!("TCP")));
+        let ports: Vec<_> = service["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|port| (&port["name"], &port["port"], &port["protocol"]))
+            .collect();
+        let (first, second) =
+            ((&json!("http-api-0"), &json!(5000), &json!("TCP")), (&json!("http-api-1"), &json!(8081), &json!("TCP")));
         assert_eq!((service["type"].as_str(), ports), (Some("NodePort"), vec![first, second]));
         let shown = &flow.data["status"]["service"]["ports"];
-        ensure!(shown.as_array().is_some_and(|all| all.iter().all(|port| port["nodePort"].as_u64() >= Some(30_000))), "{shown}");
+        ensure!(
+            shown.as_array().is_some_and(|all| all.iter().all(|port| port["nodePort"].as_u64() >= Some(30_000))),
+            "{shown}"
+        );
         let network = &flow.data["status"]["network"];
         assert_eq!(network["podIPs"][0], flow.data["status"]["podIP"]);
         ensure!(network["serviceCIDRs"][0].as_str() == Some("10.96.0.0/16"), "{network}");
@@ -114,7 +123,10 @@ fn openwhisk_that_stumbles_is_asked_again() -> Result<()> {
         let (stage, whisk) = Stage::with_openwhisk(space).await?;
         whisk.action("/guest/ping", Action::blackbox("i:1"))?;
         let line = "GET /api/v1/namespaces/guest/actions/ping";
-        whisk.script(line, [Behaviour::Status(503), Behaviour::Garbage, Behaviour::Half, Behaviour::Cut, Behaviour::Huge(2 << 20)]);
+        whisk.script(
+            line,
+            [Behaviour::Status(503), Behaviour::Garbage, Behaviour::Half, Behaviour::Cut, Behaviour::Huge(2 << 20)],
+        );
         stage.offload("ping", looked_up("/guest/ping")).await?;
         stage.until_condition("ping", "ActionResolved", "True", "Resolved").await?;
         assert_eq!(whisk.requests().iter().filter(|request| request.line() == line).count(), 6);
@@ -131,7 +143,10 @@ fn a_nodejs_action_without_main_gets_the_image_and_the_name_of_the_original() ->
         stage.offload("js", looked_up("/guest/js")).await?;
         stage.until_condition("js", "ActionResolved", "True", "Resolved").await?;
         let flow = stage.flows().get("js").await?;
-        assert_eq!((text(&flow, "resolvedImage").as_str(), text(&flow, "main").as_str()), ("openwhisk/nodejs6action", "main"));
+        assert_eq!(
+            (text(&flow, "resolvedImage").as_str(), text(&flow, "main").as_str()),
+            ("openwhisk/nodejs6action", "main")
+        );
         assert_eq!(text(&flow, "kind"), "nodejs");
         Ok(())
     })
@@ -143,9 +158,11 @@ fn a_target_says_whether_openwhisk_answers() -> Result<()> {
         let (stage, whisk) = Stage::with_openwhisk(space).await?;
         super::stage::target(space, &stage.namespace, "stranger", &whisk.url(), "no:body").await?;
         super::stage::target(space, &stage.namespace, "elsewhere", "https://not-allowed.example", KEY).await?;
-        for (name, status, reason) in
-            [("whisk", "True", "Reachable"), ("stranger", "False", "Unauthorized"), ("elsewhere", "False", "Unreachable")]
-        {
+        for (name, status, reason) in [
+            ("whisk", "True", "Reachable"),
+            ("stranger", "False", "Unauthorized"),
+            ("elsewhere", "False", "Unreachable"),
+        ] {
             eventually(&format!("`{name}` is {reason}"), async || {
                 let target = stage.custom("OffloadTarget").get(name).await?;
                 let found = super::stage::condition(&target.data, "Reachable").cloned().unwrap_or_default();

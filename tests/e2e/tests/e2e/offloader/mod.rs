@@ -1,8 +1,9 @@
 //! The offloader guest: OpenWhisk actions as Jobs. The identifiers in comments are those of its acceptance tests.
 
-mod crashes;
+mod crash;
 mod create;
 mod delete;
+mod facade;
 mod finish;
 mod lookup;
 mod placement;

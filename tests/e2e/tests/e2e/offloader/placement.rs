@@ -22,7 +22,10 @@ fn the_annotation_of_the_action_places_it_and_keeps_a_second_one_away() -> Resul
         assert_eq!(pod["spec"]["nodeSelector"], json!({"processor": "gpu"}));
         assert_eq!(pod["metadata"]["labels"]["FAAS_processor"], "gpu");
         let term = &pod["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0];
-        assert_eq!((&term["labelSelector"]["matchLabels"], term["topologyKey"].as_str()), (&json!({"FAAS_processor": "gpu"}), Some("kubernetes.io/hostname")));
+        assert_eq!(
+            (&term["labelSelector"]["matchLabels"], term["topologyKey"].as_str()),
+            (&json!({"FAAS_processor": "gpu"}), Some("kubernetes.io/hostname"))
+        );
 
         stage.offload("second", looked_up("/guest/gpu")).await?;
         let message = stage.until_condition("second", "Scheduled", "False", "AntiAffinityUnsatisfied").await?;

@@ -26,10 +26,11 @@ fn a_new_placement_takes_over_once_its_pod_is_ready_and_the_service_leads_to_one
 
         stage.patch("ping", json!({"placement": {"nodeSelector": {"processor": "gpu"}}})).await?;
         stage.until_condition("ping", "Reconfigured", "True", "Switched").await?;
-        let after = stage.until("ping", "the old Job is gone", |data| {
-            data["status"]["phase"] == "Running" && data["status"]["removingJobIDs"].is_null()
-        })
-        .await?;
+        let after = stage
+            .until("ping", "the old Job is gone", |data| {
+                data["status"]["phase"] == "Running" && data["status"]["removingJobIDs"].is_null()
+            })
+            .await?;
         let second = text(&after, "jobID");
         assert_ne!(first, second);
         assert_eq!((text(&before, "flowID"), text(&after, "flowID")), (flow_id.clone(), flow_id.clone()));
@@ -87,10 +88,13 @@ fn the_last_of_several_changes_in_a_row_remains() -> Result<()> {
         for image in ["simulated.invalid/is-not-ready", "simulated.invalid/starts-slowly:1h", "i:4"] {
             stage.patch("ping", json!({ "image": image })).await?;
         }
-        stage.until("ping", "the last image runs", |data| {
-            data["status"]["phase"] == "Running" && data["status"]["resolvedImage"] == "i:4" && data["status"]["removingJobIDs"].is_null()
-        })
-        .await?;
+        stage
+            .until("ping", "the last image runs", |data| {
+                data["status"]["phase"] == "Running"
+                    && data["status"]["resolvedImage"] == "i:4"
+                    && data["status"]["removingJobIDs"].is_null()
+            })
+            .await?;
         stage.until_counts("one Job with its pod", [1, 1, 1, 0, 0, 0]).await
     })
 }

@@ -126,12 +126,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until the flow is as wanted.
-    pub(crate) async fn until(
-        &self,
-        name: &str,
-        what: &str,
-        wanted: impl Fn(&Value) -> bool,
-    ) -> Result<DynamicObject> {
+    pub(crate) async fn until(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<DynamicObject> {
         let flow = until_object(&self.flows(), name, what, |flow| flow.is_some_and(|flow| wanted(&flow.data))).await?;
         flow.context("no flow")
     }
@@ -144,7 +139,8 @@ impl<'a> Stage<'a> {
     /// Waits until a condition has this status and reason; returns its message.
     pub(crate) async fn until_condition(&self, name: &str, type_: &str, status: &str, reason: &str) -> Result<String> {
         let what = format!("`{type_}` is {status} because of {reason}");
-        let holds = |data: &Value| condition(data, type_).is_some_and(|one| one["status"] == status && one["reason"] == reason);
+        let holds =
+            |data: &Value| condition(data, type_).is_some_and(|one| one["status"] == status && one["reason"] == reason);
         let flow = self.until(name, &what, holds).await?;
         let found = condition(&flow.data, type_).context("no condition")?;
         Ok(found["message"].as_str().unwrap_or_default().to_owned())
