@@ -19,6 +19,17 @@ pub enum Error {
     /// A URL of ours is malformed.
     #[error(transparent)]
     Url(#[from] http::Error),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] std::io::Error),
+    /// Simulated nodes are not ready.
+    #[error("{ready} of {wanted} nodes are ready")]
+    Nodes {
+        /// How many are.
+        ready: usize,
+        /// How many there are.
+        wanted: usize,
+    },
     /// etcd's answer lacks what is asked for.
     #[error("etcd answered without a revision: {0}")]
     Revision(Value),

@@ -60,6 +60,8 @@ pub(crate) fn apiserver(address: SocketAddr, etcd_url: &str, files: &Files) -> V
         path("service-account-key-file", &files.service_account.certificate),
         path("service-account-signing-key-file", &files.service_account.key),
         flag("allow-privileged", true),
+        // Nodes, simulated or not, have names that nothing resolves.
+        flag("kubelet-preferred-address-types", "InternalIP"),
     ]
 }
 
@@ -87,5 +89,18 @@ pub(crate) fn scheduler(kubeconfig: &Path) -> Vec<String> {
         flag("secure-port", 0),
         flag("kube-api-qps", 500),
         flag("kube-api-burst", 1000),
+    ]
+}
+
+pub(crate) fn kwok(kubeconfig: &Path, configuration: &Path, address: SocketAddr, files: &Files) -> Vec<String> {
+    vec![
+        path("kubeconfig", kubeconfig),
+        path("config", configuration),
+        // Where each node says that its kubelet is. Only `pods/log` comes here.
+        flag("node-ip", address.ip()),
+        flag("node-port", address.port()),
+        flag("server-address", address),
+        path("tls-cert-file", &files.serving.certificate),
+        path("tls-private-key-file", &files.serving.key),
     ]
 }

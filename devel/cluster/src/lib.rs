@@ -1,5 +1,5 @@
 //! A real Kubernetes control plane on loopback, without Docker: etcd, kube-apiserver, kube-controller-manager and, if
-//! wanted, kube-scheduler.
+//! wanted, kube-scheduler and simulated nodes.
 //!
 //! The demo, the end-to-end tests and the benchmarks run against these instead of a fake, because a fake drifts into a
 //! badly written API server.
@@ -20,6 +20,7 @@ mod clients;
 mod control_plane;
 mod flags;
 mod kubeconfig;
+mod nodes;
 mod options;
 mod pki;
 mod port;
@@ -31,6 +32,7 @@ mod workdir;
 pub use binaries::Binaries;
 pub use clients::{Error as ClientError, http_client, kubernetes_client};
 pub use control_plane::{ControlPlane, Error, EtcdBackup};
+pub use nodes::{Node, set_container_log};
 pub use options::{Options, User};
 pub use port::free_port;
 pub use process::{Component, Error as ProcessError, spawn};

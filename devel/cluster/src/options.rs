@@ -1,6 +1,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::nodes::Node;
+use crate::{Binaries, Progress, binaries};
+
 /// A user of the API server that authenticates with a bearer token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -38,8 +41,11 @@ impl User {
 pub struct Options {
     /// Runs kube-controller-manager: garbage collection, namespaces, service accounts, workloads. On by default.
     pub controller_manager: bool,
-    /// Runs kube-scheduler. Off by default: without nodes there is nothing to schedule on.
+    /// Runs kube-scheduler. Off by default: without nodes there is nothing to schedule on. Runs with `nodes`, too.
     pub scheduler: bool,
+    /// Nodes that kwok simulates. None by default, and then kwok is neither built nor started. Nodes that are created
+    /// later through the API are simulated as well.
+    pub nodes: Vec<Node>,
     /// Where kube-apiserver listens, for pods on this machine. None: on 127.0.0.1 and a free port, where pods cannot
     /// reach it.
     pub listen: Option<SocketAddr>,
@@ -58,6 +64,7 @@ impl Default for Options {
         Self {
             controller_manager: true,
             scheduler: false,
+            nodes: Vec::new(),
             listen: None,
             users: Vec::new(),
             extra_apiserver_args: Vec::new(),
@@ -68,6 +75,18 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Builds the programs that these options need, where they are missing. [`ControlPlane::start`] does so as well;
+    /// who calls this before it knows how long the start itself takes.
+    ///
+    /// [`ControlPlane::start`]: crate::ControlPlane::start
+    pub async fn build(&self, progress: Progress) -> Result<(), binaries::Error> {
+        Binaries::control_plane(progress).await?;
+        if !self.nodes.is_empty() {
+            Binaries::kwok(progress).await?;
+        }
+        Ok(())
+    }
+
     /// Adds a user.
     #[must_use]
     pub fn user(mut self, user: User) -> Self {
@@ -86,6 +105,13 @@ impl Options {
     #[must_use]
     pub fn with_scheduler(mut self) -> Self {
         self.scheduler = true;
+        self
+    }
+
+    /// Simulates a node.
+    #[must_use]
+    pub fn node(mut self, node: Node) -> Self {
+        self.nodes.push(node);
         self
     }
 

@@ -14,7 +14,7 @@ const HASH_DIGITS: usize = 8;
 /// not become one name.
 #[must_use]
 pub fn dns_label(text: &str) -> String {
-    sanitise(text, |character| match character {
+    sanitise(text, MAX_LENGTH, |character| match character {
         'a'..='z' | '0'..='9' | '-' => Some(character),
         'A'..='Z' => Some(character.to_ascii_lowercase()),
         _ => None,
@@ -25,10 +25,16 @@ pub fn dns_label(text: &str) -> String {
 /// texts get a hash, as in [`dns_label`]. The empty value is valid.
 #[must_use]
 pub fn label_value(text: &str) -> String {
+    label_value_within(text, MAX_LENGTH)
+}
+
+/// [`label_value`] of at most `length` bytes, for one that is put behind a prefix. At least 10 are needed.
+#[must_use]
+pub fn label_value_within(text: &str, length: usize) -> String {
     if text.is_empty() {
         return String::new();
     }
-    sanitise(text, |character| {
+    sanitise(text, length.clamp(HASH_DIGITS + 2, MAX_LENGTH), |character| {
         (character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.')).then_some(character)
     })
 }
@@ -49,13 +55,13 @@ fn hex(digit: u8) -> char {
     char::from_digit(u32::from(digit), 16).unwrap_or('0')
 }
 
-fn sanitise(text: &str, keep: impl Fn(char) -> Option<char>) -> String {
+fn sanitise(text: &str, length: usize, keep: impl Fn(char) -> Option<char>) -> String {
     let clean: String = text.chars().map(|character| keep(character).unwrap_or('-')).collect();
     let clean = clean.trim_matches(|character: char| !character.is_ascii_alphanumeric());
-    if clean == text && !text.is_empty() && text.len() <= MAX_LENGTH {
+    if clean == text && !text.is_empty() && text.len() <= length {
         return text.to_owned();
     }
-    let prefix: String = clean.chars().take(MAX_LENGTH - HASH_DIGITS - 1).collect();
+    let prefix: String = clean.chars().take(length - HASH_DIGITS - 1).collect();
     let prefix = prefix.trim_end_matches(|character: char| !character.is_ascii_alphanumeric());
     let hash = hash(text, HASH_DIGITS);
     if prefix.is_empty() { format!("x{hash}") } else { format!("{prefix}-{hash}") }
@@ -93,6 +99,16 @@ mod tests {
             assert!(value.len() <= MAX_LENGTH);
             assert!(!value.starts_with(['-', '.', '_']) && !value.ends_with(['-', '.', '_']), "`{text}`: `{value}`");
         }
+    }
+
+    #[test]
+    fn a_value_fits_into_what_is_left_of_a_label() {
+        for length in [10, 58, 63] {
+            let value = label_value_within(&"x".repeat(100), length);
+            assert_eq!(value.len(), length);
+        }
+        assert_eq!(label_value_within("short", 58), "short");
+        assert!(label_value_within("a b", 0).len() <= 10);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 /// Metadata of every request. Watches are logged when they begin and when they end, everything else when it ends.
 pub(crate) const POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [
-    {"level": "None", "users": ["system:apiserver", "system:kube-controller-manager"]},
+    {"level": "None", "users": ["system:apiserver", "system:kube-controller-manager", "system:kube-scheduler", "kwok"]},
     {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
     {"level": "Metadata"}
 ]}"#;

@@ -8,7 +8,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::OnceCell;
-use wasm_operator_devel::{ControlPlane, Options, State, kubernetes_client};
+use wasm_operator_devel::{ControlPlane, Node, Options, State, kubernetes_client};
 
 use crate::audit::{self, Audit};
 use crate::credential::server_of;
@@ -38,16 +38,35 @@ impl Cluster {
     /// The control plane of this run: the one that the environment names if it keeps an audit log, else one that ends with this process.
     pub async fn shared() -> Result<&'static Self> {
         static SHARED: OnceCell<(Cluster, Option<ControlPlane>)> = OnceCell::const_new();
-        let (cluster, _) = SHARED
+        Self::once(&SHARED, "shared", Options::default(), |_| true).await
+    }
+
+    /// As [`shared`](Self::shared), with kube-scheduler and simulated nodes: `node-0` to `node-2`, and `gpu`, which has
+    /// the label `processor: gpu` and one `nvidia.com/gpu`. Only who needs pods that run pays for it.
+    pub async fn shared_with_nodes() -> Result<&'static Self> {
+        static SHARED: OnceCell<(Cluster, Option<ControlPlane>)> = OnceCell::const_new();
+        let gpu = Node::new("gpu").label("processor", "gpu").resource("nvidia.com/gpu", "1");
+        let nodes = (0..3).map(|index| Node::new(format!("node-{index}"))).chain([gpu]);
+        let options = nodes.fold(Options::default(), Options::node);
+        Self::once(&SHARED, "nodes", options, |state| state.pids.contains_key("kwok")).await
+    }
+
+    async fn once(
+        cell: &'static OnceCell<(Self, Option<ControlPlane>)>,
+        name: &str,
+        options: Options,
+        suits: impl Fn(&State) -> bool,
+    ) -> Result<&'static Self> {
+        let (cluster, _) = cell
             .get_or_try_init(async || {
                 let given = State::from_environment().transpose().context("the state of the given control plane")?;
-                let given = given.and_then(|state| {
+                let given = given.filter(suits).and_then(|state| {
                     Some(Self { audit: state.logs.get(AUDIT)?.clone(), kubeconfig: state.kubeconfig })
                 });
                 let (cluster, control_plane) = match given {
                     Some(cluster) => (cluster, None),
                     None => {
-                        let own = OwnCluster::start("shared", Options::default()).await?;
+                        let own = OwnCluster::start(name, options).await?;
                         (own.cluster, Some(own.control_plane))
                     }
                 };

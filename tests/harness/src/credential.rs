@@ -58,10 +58,10 @@ fn cluster_of(kubeconfig: &Path) -> Result<kube::config::Cluster> {
     config.clusters.into_iter().next().and_then(|named| named.cluster).context("a kubeconfig without a cluster")
 }
 
-/// Writes a kubeconfig with the cluster of `admin`, reached at `server`, and a bearer token.
-pub fn write_kubeconfig(path: &Path, admin: &Path, server: SocketAddr, token: &str) -> Result<()> {
+/// Writes a kubeconfig with the cluster of `admin`, reached at `server` (a URL), and a bearer token.
+pub fn write_kubeconfig(path: &Path, admin: &Path, server: &str, token: &str) -> Result<()> {
     let mut cluster = cluster_of(admin)?;
-    cluster.server = Some(format!("https://{server}"));
+    cluster.server = Some(server.to_owned());
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",

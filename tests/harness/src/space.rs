@@ -99,6 +99,13 @@ impl Space {
         Api::namespaced(self.client(), namespace)
     }
 
+    /// Gives the containers of this name, in pods of this namespace, these lines as their log; for control planes with
+    /// simulated nodes. kwok reads it from a file of this test.
+    pub async fn set_container_log(&self, namespace: &str, container: &str, lines: &[&str]) -> Result<()> {
+        let file = self.directory.join(format!("{namespace}.{container}.log"));
+        Ok(wasm_operator_devel::set_container_log(&self.client, &file, namespace, container, lines).await?)
+    }
+
     /// A host of this test that is still to be configured.
     pub fn host(&self) -> HostBuilder<'_> {
         HostBuilder::new(self)

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use wasm_operator_devel::{Binaries, Options, Progress, User};
+use wasm_operator_devel::{Binaries, Node, Options, Progress, User};
 
 use crate::{demo, run};
 
@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
-    /// Builds the control plane's programs, if they are missing, and prints where they are.
+    /// Builds the programs of the control plane and of the simulated nodes, if they are missing, and prints where they are.
     Build,
     /// Runs a command with a control plane of its own, and returns its exit code.
     ///
@@ -37,7 +37,7 @@ enum Subcommands {
         #[command(flatten)]
         control_plane: ControlPlaneArguments,
     },
-    /// Sends a nonce round a ring of guests and shows the guests asleep. `devel/demo` builds what it needs and calls it.
+    /// Shows the project at work, on a control plane of its own. `devel/demo` builds what it needs and calls it.
     Demo(demo::Arguments),
 }
 
@@ -46,6 +46,9 @@ struct ControlPlaneArguments {
     /// Runs kube-scheduler too.
     #[arg(long)]
     scheduler: bool,
+    /// Simulates so many nodes, and runs kube-scheduler: pods become Running and do what their images say.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    nodes: u16,
     /// Leaves out kube-controller-manager.
     #[arg(long)]
     no_controller_manager: bool,
@@ -68,6 +71,7 @@ impl From<ControlPlaneArguments> for Options {
         Self {
             controller_manager: !arguments.no_controller_manager,
             scheduler: arguments.scheduler,
+            nodes: (0..arguments.nodes).map(|index| Node::new(format!("node-{index}"))).collect(),
             listen: arguments.listen,
             users: arguments.users,
             extra_apiserver_args: arguments.apiserver_arg,
@@ -89,8 +93,10 @@ fn parse_user(text: &str) -> Result<User, String> {
 pub(crate) async fn execute(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
         Subcommands::Build => {
-            let binaries = Binaries::ensure(Progress::default()).await?;
-            run::print(&binaries.directory().display().to_string())?;
+            let progress = Progress::default();
+            for binaries in [Binaries::control_plane(progress).await?, Binaries::kwok(progress).await?] {
+                run::print(&binaries.directory().display().to_string())?;
+            }
             Ok(ExitCode::SUCCESS)
         }
         Subcommands::Run { control_plane, command } => run::command(control_plane.into(), &command).await,

@@ -64,7 +64,7 @@ pub(crate) async fn until_interrupted(options: Options) -> Result<ExitCode> {
 pub(crate) async fn start(options: Options, interrupts: &mut Interrupts) -> Result<Option<ControlPlane>> {
     let starting = async {
         // Built first, so that the time of the build is not taken for that of the start.
-        wasm_operator_devel::Binaries::ensure(Progress::default()).await.map_err(wasm_operator_devel::Error::from)?;
+        options.build(Progress::default()).await?;
         Progress::default().during("starting the control plane", ControlPlane::start(options)).await
     };
     tokio::select! {

@@ -63,7 +63,7 @@ fn program(kind: Kind) -> Result<PathBuf> {
 fn kubeconfig(stage: &Stage, directory: &Path, name: impl std::fmt::Display, token: &str) -> Result<PathBuf> {
     let path = directory.join(format!("{name}.kubeconfig"));
     let cluster = stage.space().cluster();
-    write_kubeconfig(&path, cluster.kubeconfig(), cluster.server()?, token)?;
+    write_kubeconfig(&path, cluster.kubeconfig(), &format!("https://{}", cluster.server()?), token)?;
     Ok(path)
 }
 

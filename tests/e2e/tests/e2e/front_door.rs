@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 pub(crate) use load::{hostile_server, server};
 
 /// What tokens for the front door are meant for.
-const AUDIENCE: &str = "wasm-operator.dev";
+pub(crate) const AUDIENCE: &str = "wasm-operator.dev";
 
 /// A host with a front door, and a caller who may call every guest.
 struct Stage<'a> {
@@ -34,7 +34,7 @@ fn serving(name: &str, program: &str, namespace: &str) -> Guest {
 }
 
 /// Where something listens, as the host's log says.
-async fn listens(host: &Host, message: &str) -> Result<SocketAddr> {
+pub(crate) async fn listens(host: &Host, message: &str) -> Result<SocketAddr> {
     let line = host.log().wait(message, |line| line.message().contains(message)).await?;
     Ok(line.field("address").unwrap_or_default().parse()?)
 }
@@ -94,7 +94,7 @@ impl<'a> Stage<'a> {
 }
 
 /// As an administrator grants it, with `kubectl create clusterrole ... --resource=guests.wasm-operator.dev/proxy`.
-async fn grant(space: &Space, name: &str, subject: Value, verbs: &[&str], guests: &[&str]) -> Result<()> {
+pub(crate) async fn grant(space: &Space, name: &str, subject: Value, verbs: &[&str], guests: &[&str]) -> Result<()> {
     // No names stand for every name.
     let rule = json!({
         "apiGroups": ["wasm-operator.dev"], "resources": ["guests/proxy"], "verbs": verbs, "resourceNames": guests,

@@ -4,12 +4,15 @@
 
 mod admin;
 mod cli;
+mod crashes;
 mod faults;
 mod front_door;
 mod informers;
 mod languages;
 mod limits;
 mod misbehaving;
+mod nodes;
+mod offloader;
 mod permissions;
 mod prediction;
 mod queue;

@@ -8,7 +8,10 @@ use std::time::Duration;
 use harness::programs::{self, Objects, answers, reconciles, until_reconcile, until_ticks};
 use harness::{
     Guest, Host, Latencies, LogLine, Memory, Result, Rule, Space, bail, component, documents, ensure, eventually, test,
+    until_object,
 };
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::ListParams;
 use serde_json::json;
 
 /// Round trips of the neighbour before, and at least so many during.
@@ -353,6 +356,26 @@ fn probe() -> Result<()> {
         let objects = Objects::new(space, &namespace, "probe");
         objects.round_trip("object", "1").await?;
         objects.round_trip("object", "2").await?;
+        assert_eq!(host.metrics().await?.sum("wasm_operator_guest_traps_total", &[]), 0.0);
+        Ok(())
+    })
+}
+
+/// What becomes of it when it is dropped in between is shown in `crashes`.
+#[test]
+fn forgetful() -> Result<()> {
+    test(async |space| {
+        let namespace = space.namespace("a").await?;
+        let host = space.host().guest(programs::guest("forgetful", "forgetful", &[&namespace])).start().await?;
+        let objects = Objects::new(space, &namespace, "forgetful");
+        objects.write("object", &[("children", "3")]).await?;
+        let made = |object: Option<&ConfigMap>| {
+            object.and_then(|object| object.data.as_ref()?.get("made")).is_some_and(|made| made == "3")
+        };
+        until_object(objects.api(), "object", "it has made three", made).await?;
+        let all = objects.api().list(&ListParams::default()).await?;
+        let generated = all.iter().filter(|one| one.metadata.generate_name.as_deref() == Some("object-"));
+        assert_eq!(generated.count(), 3);
         assert_eq!(host.metrics().await?.sum("wasm_operator_guest_traps_total", &[]), 0.0);
         Ok(())
     })

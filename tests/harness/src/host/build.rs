@@ -1,6 +1,5 @@
 //! Configuring and starting a host.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -8,6 +7,7 @@ use anyhow::Result;
 use super::process::{Host, Setup};
 use crate::config::{Guest, documents};
 use crate::credential::{server_of, service_account_token, write_kubeconfig};
+use crate::crossing::Crossing;
 use crate::logs::Log;
 use crate::paths::logs_directory;
 use crate::proxy::Proxy;
@@ -22,12 +22,14 @@ pub struct HostBuilder<'a> {
     space: &'a Space,
     name: String,
     guests: Vec<Guest>,
-    server: Option<SocketAddr>,
+    /// `https://...`, or `http://...` of a crossing.
+    server: Option<String>,
     cache: Option<PathBuf>,
     arguments: Vec<String>,
     launcher: Vec<String>,
     rbac_arguments: Vec<String>,
     rights: bool,
+    shown: bool,
     denied: Vec<(String, String)>,
 }
 
@@ -43,6 +45,7 @@ impl<'a> HostBuilder<'a> {
             launcher: Vec::new(),
             rbac_arguments: Vec::new(),
             rights: true,
+            shown: true,
             denied: Vec::new(),
         }
     }
@@ -67,7 +70,14 @@ impl<'a> HostBuilder<'a> {
 
     /// Reaches the API server through this proxy.
     pub fn through(mut self, proxy: &Proxy) -> Self {
-        self.server = Some(proxy.address());
+        self.server = Some(format!("https://{}", proxy.address()));
+        self
+    }
+
+    /// Reaches the API server across this. Its log is not shown when the test fails: there are many such hosts.
+    pub(crate) fn across(mut self, crossing: &Crossing) -> Self {
+        self.server = Some(format!("http://{}", crossing.address()));
+        self.shown = false;
         self
     }
 
@@ -127,11 +137,16 @@ impl<'a> HostBuilder<'a> {
         std::fs::create_dir_all(&directory)?;
         let token = service_account_token(&space.client(), &namespace, ACCOUNT).await?;
         let admin = space.cluster().kubeconfig();
-        let server = self.server.map_or_else(|| server_of(admin), Ok)?;
+        let server = match self.server {
+            Some(server) => server,
+            None => format!("https://{}", server_of(admin)?),
+        };
         let kubeconfig = directory.join("kubeconfig.json");
-        write_kubeconfig(&kubeconfig, admin, server, &token)?;
+        write_kubeconfig(&kubeconfig, admin, &server, &token)?;
         let log = Log::create(&directory.join("host.log"))?;
-        space.keep(&log);
+        if self.shown {
+            space.keep(&log);
+        }
         let cache = self.cache.map_or_else(|| logs_directory().map(|logs| logs.join("cache")), Ok)?;
         let setup = Setup {
             client: space.client(),

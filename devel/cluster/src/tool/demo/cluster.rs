@@ -1,4 +1,4 @@
-//! The cluster of the demo: our own, or the one that `KUBECONFIG` names.
+//! The cluster of a demo: our own, or the one that `KUBECONFIG` names.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
 use serde_json::json;
-use wasm_operator_devel::{Binaries, ControlPlane, Options, Progress, User};
+use wasm_operator_devel::{ControlPlane, Node, Options, Progress, User};
 
 use super::manifest;
 use crate::run::print;
@@ -23,10 +23,19 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) async fn provide() -> Result<Self> {
-        match std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()) {
-            Some(path) => Self::existing(path.into()).await,
-            None => Self::own().await,
+        match kubeconfig() {
+            Some(path) => Self::existing(path).await,
+            None => Self::own(Options::default()).await,
         }
+    }
+
+    /// One of our own, whose nodes are simulated: a demo that runs pods would need images anywhere else.
+    pub(super) async fn with_nodes(nodes: impl IntoIterator<Item = Node>) -> Result<Self> {
+        if let Some(path) = kubeconfig() {
+            let path = path.display();
+            print(&format!("KUBECONFIG={path} is left alone: this demo runs pods that only simulated nodes can run"))?;
+        }
+        Self::own(nodes.into_iter().fold(Options::default(), Options::node)).await
     }
 
     async fn existing(kubeconfig: PathBuf) -> Result<Self> {
@@ -38,17 +47,26 @@ impl Cluster {
         Ok(Self { control_plane: None, admin, host_kubeconfig: kubeconfig })
     }
 
-    async fn own() -> Result<Self> {
+    async fn own(options: Options) -> Result<Self> {
         // The host gets the rights that it would have in a cluster, and no more.
         let account = User::service_account(HOST_NAMESPACE, HOST_ACCOUNT);
         let name = account.name.clone();
         let progress = Progress::default();
-        Binaries::ensure(progress).await?;
-        let control_plane = progress
-            .during("starting the control plane", ControlPlane::start(Options::default().user(account)))
-            .await?;
+        let options = options.user(account);
+        options.build(progress).await?;
+        let control_plane = progress.during("starting the control plane", ControlPlane::start(options)).await?;
         let host_kubeconfig = control_plane.kubeconfig_for(&name)?.to_owned();
         Ok(Self { admin: control_plane.client().await?, host_kubeconfig, control_plane: Some(control_plane) })
+    }
+
+    /// Kubeconfig of the administrator, if the cluster is ours.
+    pub(super) fn kubeconfig(&self) -> Option<PathBuf> {
+        self.control_plane.as_ref().map(ControlPlane::kubeconfig)
+    }
+
+    /// A directory that goes away with the cluster, if that is ours.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        self.control_plane.as_ref().map(ControlPlane::directory)
     }
 
     pub(super) fn admin(&self) -> Client {
@@ -88,4 +106,8 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+fn kubeconfig() -> Option<PathBuf> {
+    std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
 }

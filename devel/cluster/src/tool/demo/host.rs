@@ -20,7 +20,7 @@ const DIRECTORY: &str = ".devel/demo";
 
 /// Includes compiling the guests the first time, on a machine that may be busy.
 const READY_PATIENCE: Duration = Duration::from_secs(120);
-/// The guests of the demo fall asleep after a second.
+/// The guests of the demos fall asleep after a second.
 const SLEEP_PATIENCE: Duration = Duration::from_secs(60);
 /// Running reconciles may finish.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
@@ -101,6 +101,16 @@ impl Host {
             self.check(deadline, || format!("it is not ready: {error}"))?;
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// The states of all guests as they are now.
+    pub(super) async fn states(&self) -> Result<Vec<GuestState>> {
+        Ok(metrics::guest_states(&self.get("/metrics").await.context("cannot read the host's metrics")?))
+    }
+
+    /// How often a guest was woken so far.
+    pub(super) async fn wakes_of(&self, guest: &str) -> Result<u64> {
+        Ok(metrics::wakes(&self.get("/metrics").await.context("cannot read the host's metrics")?, guest))
     }
 
     /// Returns the states once all `guests` sleep.

@@ -1,30 +1,13 @@
-//! What the demo prints.
+//! What the demos print of the host.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use super::host::Memory;
 use super::metrics::GuestState;
-use super::ring::Lap;
 
 /// A longer ring is summed up instead of listed.
 const LISTED_GUESTS: usize = 20;
-
-pub(super) fn lap(number: usize, lap: &Lap) -> String {
-    let mut hops = lap.hops.clone();
-    hops.sort();
-    let median = hops.get(hops.len() / 2).copied().unwrap_or_default();
-    let slowest = hops.last().copied().unwrap_or_default();
-    format!(
-        "lap {number}: nonce {} went round {} guests in {:.1} ms; one hop: median {:.1} ms, slowest {:.1} ms",
-        lap.nonce,
-        hops.len() + 1,
-        milliseconds(lap.total),
-        milliseconds(median),
-        milliseconds(slowest)
-    )
-}
 
 pub(super) fn guests(states: &[GuestState], memory: Memory) -> String {
     let mut text = String::from("\nGUEST       STATE\n");
@@ -49,10 +32,6 @@ pub(super) fn guests(states: &[GuestState], memory: Memory) -> String {
         mebibytes(memory.anonymous)
     );
     text
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }
 
 fn mebibytes(bytes: u64) -> f64 {

@@ -1,5 +1,7 @@
 //! Starting, stopping and disturbing a control plane.
 
+mod controllers;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -8,14 +10,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Request;
-use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::{Api, Client};
+use kube::Client;
 use tokio::time::Instant;
 
 use crate::clients::{self, Etcd, kubernetes_client};
 use crate::flags::{self, Files};
 use crate::kubeconfig::{Credential, write_kubeconfig};
-use crate::pki::{self, Pair, Pki};
+use crate::pki::{self, Pki};
 use crate::port::Reservation;
 use crate::process::{self, Component};
 use crate::workdir::WorkDir;
@@ -75,6 +76,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct ControlPlane {
     // Fields are dropped in this order: an API server without etcd hangs in its shutdown.
+    kwok: Option<Component>,
     scheduler: Option<Component>,
     controller_manager: Option<Component>,
     apiserver: Option<Component>,
@@ -92,7 +94,8 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts a control plane and returns when it serves. Builds the programs first when they are missing.
     pub async fn start(options: Options) -> Result<Self, Error> {
-        let binaries = Binaries::ensure(Progress::default()).await?;
+        options.build(Progress::default()).await?;
+        let binaries = Binaries::control_plane(Progress::default()).await?;
         let directory = WorkDir::create()?;
         if let Some(logs) = &options.log_directory {
             std::fs::create_dir_all(logs)?;
@@ -105,6 +108,7 @@ impl ControlPlane {
             tokens: directory.path().join("pki/tokens.csv"),
         };
         let mut control_plane = Self {
+            kwok: None,
             scheduler: None,
             controller_manager: None,
             apiserver: None,
@@ -123,6 +127,7 @@ impl ControlPlane {
         control_plane.start_first_apiserver(&pki).await?;
         control_plane.write_user_kubeconfigs(&tokens)?;
         control_plane.start_controllers(&pki).await?;
+        control_plane.start_nodes(&pki).await?;
         Ok(control_plane)
     }
 
@@ -169,7 +174,8 @@ impl ControlPlane {
 
     /// What other processes need to know.
     pub fn state(&self) -> State {
-        let running = [&self.etcd, &self.apiserver, &self.controller_manager, &self.scheduler].into_iter().flatten();
+        let running = [&self.etcd, &self.apiserver, &self.controller_manager, &self.scheduler, &self.kwok];
+        let running = running.into_iter().flatten();
         State {
             apiserver_url: self.apiserver_url(),
             etcd_url: self.etcd_url.clone(),
@@ -258,7 +264,9 @@ impl ControlPlane {
 
     /// Ends everything in order. Dropping does the same without the grace.
     pub async fn stop(mut self) {
-        for component in [&mut self.scheduler, &mut self.controller_manager, &mut self.apiserver, &mut self.etcd] {
+        for component in
+            [&mut self.kwok, &mut self.scheduler, &mut self.controller_manager, &mut self.apiserver, &mut self.etcd]
+        {
             if let Some(mut component) = component.take() {
                 component.stop(STOP_GRACE).await;
             }
@@ -320,23 +328,6 @@ impl ControlPlane {
         .await
     }
 
-    async fn start_controllers(&mut self, pki: &Pki) -> Result<(), Error> {
-        if self.options.scheduler {
-            let kubeconfig = self.component_kubeconfig(pki, "kube-scheduler")?;
-            self.scheduler = Some(self.component("kube-scheduler", &flags::scheduler(&kubeconfig))?);
-        }
-        if self.options.controller_manager {
-            let kubeconfig = self.component_kubeconfig(pki, "kube-controller-manager")?;
-            let arguments = flags::controller_manager(&kubeconfig, &self.files);
-            let mut controller_manager = self.component("kube-controller-manager", &arguments)?;
-            let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, "default");
-            // The first thing that its controllers make, and that pods need.
-            ready(&mut controller_manager, || async { Ok(accounts.get("default").await.map(drop)?) }).await?;
-            self.controller_manager = Some(controller_manager);
-        }
-        Ok(())
-    }
-
     /// Only a port that was taken at random could be taken by another program.
     fn hold_port(&self) -> io::Result<Option<Reservation>> {
         let random = self.options.listen.is_none();
@@ -345,14 +336,6 @@ impl ControlPlane {
 
     fn component(&self, name: &'static str, arguments: &[String]) -> Result<Component, Error> {
         Ok(Component::start(name, &self.binaries.program(name), arguments, &self.log_file(name))?)
-    }
-
-    fn component_kubeconfig(&self, pki: &Pki, name: &str) -> Result<PathBuf, Error> {
-        let user = format!("system:{name}");
-        let pair: Pair = pki.client(name, &user, &[])?;
-        let path = self.directory.path().join(format!("{name}.kubeconfig"));
-        self.write_kubeconfig(&path, &user, &Credential::Certificate(&pair))?;
-        Ok(path)
     }
 
     fn write_kubeconfig(&self, path: &Path, user: &str, credential: &Credential<'_>) -> Result<(), Error> {

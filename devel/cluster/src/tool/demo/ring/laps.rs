@@ -10,9 +10,9 @@ use kube::api::{
 };
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use super::manifest::FIELD_MANAGER;
+use super::super::manifest::{self, FIELD_MANAGER};
 
 pub(super) const CRD: &str = "guests/ring/crd.yaml";
 /// The object that travels has this name in each namespace.
@@ -20,10 +20,8 @@ const OBJECT: &str = "ring";
 
 /// A lap takes milliseconds; this is for a machine that is busy with something else.
 const LAP_PATIENCE: Duration = Duration::from_secs(60);
-const CRD_PATIENCE: Duration = Duration::from_secs(30);
-const CRD_POLL: Duration = Duration::from_millis(50);
 
-pub(super) struct Ring {
+pub(super) struct Laps {
     client: Client,
     resource: ApiResource,
     guests: u16,
@@ -42,7 +40,7 @@ pub(super) fn namespace(index: u16) -> String {
     format!("ring-{index}")
 }
 
-impl Ring {
+impl Laps {
     pub(super) fn new(client: Client, guests: u16) -> Self {
         let kind = GroupVersionKind::gvk("ring.wasm-operator.dev", "v1", "TestResource");
         Self { client, resource: ApiResource::from_gvk_with_plural(&kind, "testresources"), guests }
@@ -65,16 +63,9 @@ impl Ring {
         Api::namespaced_with(self.client.clone(), &namespace(0), &self.resource)
     }
 
-    /// The API server serves a new kind a moment after it has accepted it.
+    /// Returns when the kind is served.
     pub(super) async fn wait_for_crd(&self) -> Result<()> {
-        let served = async {
-            while self.all().list(&ListParams::default().limit(1)).await.is_err() {
-                tokio::time::sleep(CRD_POLL).await;
-            }
-        };
-        timeout(CRD_PATIENCE, served)
-            .await
-            .with_context(|| format!("the API server does not serve `{}` of `{CRD}`", self.resource.plural))
+        manifest::until_served(&self.all(), CRD).await
     }
 
     /// Sends a nonce and waits until it is in the last namespace.
