@@ -6,7 +6,8 @@ use std::sync::Arc;
 use wasm_operator_config::GuestSpec;
 use wasm_operator_core::description::Description;
 use wasm_operator_engine::{
-    CallError, Engine, EngineOptions, GuestLogs, GuestSettings, Interface, LoadError, PrepareError,
+    self as engine, Artifact, CallError, Engine, EngineOptions, GuestLogs, GuestSettings, Interface, LoadError,
+    PrepareError,
 };
 
 /// A component, as far as it can be known without a cluster.
@@ -36,9 +37,18 @@ impl Components {
         Ok(Self(Engine::new(EngineOptions::new(cache_directory, compiler))?))
     }
 
-    pub(super) async fn describe(&self, wasm: &Path, settings: &GuestSettings) -> Result<Component, ComponentError> {
+    async fn load(&self, wasm: &Path) -> Result<(Artifact, Arc<engine::Component>), ComponentError> {
         let artifact = self.0.prepare(wasm).await?;
         let component = self.0.load(&artifact)?;
+        Ok((artifact, component))
+    }
+
+    pub(super) async fn describe(&self, wasm: &Path, settings: &GuestSettings) -> Result<Component, ComponentError> {
+        let (artifact, component) = match self.load(wasm).await {
+            // Another process may have compiled the same component, and put its file in the place of ours.
+            Err(ComponentError::Load(error)) if error.is_stale() => self.load(wasm).await?,
+            result => result?,
+        };
         Ok(Component {
             digest: artifact.digest().to_owned(),
             compiled_bytes: artifact.bytes(),
