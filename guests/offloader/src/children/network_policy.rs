@@ -12,19 +12,17 @@ use crate::{ids, labels};
 pub fn network_policy(action: &OffloadedAction) -> Option<NetworkPolicy> {
     let source = action.spec.network_policy.as_ref()?;
     let flow_id = ids::flow_id(action);
-    // A rule without peers would let everybody in, no rule lets nobody in.
-    let ingress = if source.ingress_from.is_empty() {
-        Vec::new()
-    } else {
-        vec![NetworkPolicyIngressRule { from: Some(source.ingress_from.clone()), ports: None }]
-    };
+    // A rule without peers would let everybody in, no rule lets nobody in. Not an empty list: the API server would take each
+    // apply of one for a change.
+    let ingress = (!source.ingress_from.is_empty())
+        .then(|| vec![NetworkPolicyIngressRule { from: Some(source.ingress_from.clone()), ports: None }]);
     let selector = LabelSelector {
         match_labels: Some([(labels::FLOW.to_owned(), flow_id.clone())].into()),
         ..LabelSelector::default()
     };
     let spec = NetworkPolicySpec {
         pod_selector: Some(selector),
-        ingress: Some(ingress),
+        ingress,
         policy_types: Some(vec!["Ingress".to_owned()]),
         ..NetworkPolicySpec::default()
     };
