@@ -7,12 +7,17 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt as _};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::command::{command, output};
 
 /// A thousand guests have some thousand objects, of which the server takes several at once.
 const APPLIED_AT_ONCE: usize = 8;
+
+/// The hosts of a run share a cache of compiled components. Of two processes that compile the same one into it at once, the later
+/// replaces what the earlier is about to load, and the earlier refuses that.
+static COMPILING: Mutex<()> = Mutex::new(());
 
 /// Objects that give the host and its guests their rights.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +28,11 @@ impl Rights {
     pub(crate) fn of(config: &Path, cache: &Path, host_namespace: &str, arguments: &[String]) -> Result<Self> {
         let mut command = command(&["rbac", "--host-namespace", host_namespace])?;
         command.arg(config).arg("--cache-dir").arg(cache).args(arguments);
-        Self::parse(&output(command)?.success().context("`wasm-operator rbac`")?)
+        let printed = {
+            let _alone = COMPILING.lock();
+            output(command)?
+        };
+        Self::parse(&printed.success().context("`wasm-operator rbac`")?)
     }
 
     fn parse(text: &str) -> Result<Self> {
