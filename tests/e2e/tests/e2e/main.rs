@@ -2,6 +2,9 @@
 //!
 //! One program, so that all tests share one control plane. `cargo test --release -p e2e sleep::` runs one theme.
 
+// What a test calls may panic as the test itself may, and a missing field of a JSON value is null.
+#![allow(clippy::indexing_slicing)]
+
 mod admin;
 mod cli;
 mod crashes;
