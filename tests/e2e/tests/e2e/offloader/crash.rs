@@ -53,6 +53,16 @@ impl Flow {
     }
 }
 
+impl Flow {
+    /// A last change, whose last write is one of the status, so that no event is still to come when the run is over.
+    async fn change_in_place(stage: &Stage<'_>, generation: i64) -> Result<()> {
+        let patch = Patch::Merge(json!({"spec": {"runtimeConf": {"a": "c"}}}));
+        Self::flows(stage).patch(NAME, &PatchParams::default(), &patch).await?;
+        let is_seen = |data: &Value| is_running(data) && data["status"]["observedGeneration"] == generation;
+        Self::wait(stage, "the change is in effect", is_seen).await
+    }
+}
+
 fn resource() -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1alpha1", "OffloadedAction"))
 }
@@ -112,7 +122,7 @@ impl Protocol for Flow {
         flows.patch(NAME, &PatchParams::apply("e2e").force(), &Patch::Apply(&flow)).await?;
         Self::wait(stage, "the flow runs", is_running).await?;
         match self.until {
-            Until::Created => Ok(()),
+            Until::Created => Self::change_in_place(stage, 2).await,
             Until::Completed => {
                 let pods: Api<Pod> = Api::namespaced(stage.space.client(), &stage.namespace);
                 let of_flow = ListParams::default().labels("job-type=ow-offload-job");
@@ -132,7 +142,8 @@ impl Protocol for Flow {
                 Self::wait(stage, "the new pod has taken over", |data| {
                     is_running(data) && data["status"]["nodeName"] == "gpu" && data["status"]["observedGeneration"] == 2
                 })
-                .await
+                .await?;
+                Self::change_in_place(stage, 3).await
             }
             Until::Deleted => {
                 flows.delete(NAME, &DeleteParams::default()).await?;
