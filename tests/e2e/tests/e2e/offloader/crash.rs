@@ -1,8 +1,8 @@
 //! Every protocol of a flow, with the guest dropped, the host killed or an answer lost after every single write.
 
 use harness::{
-    Context as _, Fault, Guest, Protocol, Result, Stage, crash_after_every_write, ensure, eventually, test_with_nodes,
-    until_object,
+    Context as _, Fault, Guest, Protocol, Result, Space, Stage, crash_after_every_write, ensure, eventually,
+    test_with_nodes, until_object,
 };
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
@@ -51,6 +51,24 @@ impl Flow {
         let found = until_object(&flows, NAME, what, |flow| flow.is_some_and(|flow| wanted(&flow.data))).await?;
         found.context("no flow").map(drop)
     }
+}
+
+impl Flow {
+    /// A last change, whose last write is one of the status, so that no event is still to come when the run is over.
+    async fn change_in_place(stage: &Stage<'_>, generation: i64) -> Result<()> {
+        let patch = Patch::Merge(json!({"spec": {"runtimeConf": {"a": "c"}}}));
+        Self::flows(stage).patch(NAME, &PatchParams::default(), &patch).await?;
+        let is_seen = |data: &Value| is_running(data) && data["status"]["observedGeneration"] == generation;
+        Self::wait(stage, "the change is in effect", is_seen).await
+    }
+}
+
+/// Runs the protocol with these faults. A run that saw several states of the pod as one has fewer writes than the others, and
+/// was not interrupted at the last of theirs: it says nothing.
+async fn ends_the_same(space: &Space, until: Until, faults: &[Fault]) -> Result<()> {
+    let mut report = crash_after_every_write(space, &Flow::new(until).await?, faults).await?;
+    report.failures.retain(|failure| !failure.difference.contains("the guest never came to its write"));
+    report.check()
 }
 
 fn resource() -> ApiResource {
@@ -112,7 +130,7 @@ impl Protocol for Flow {
         flows.patch(NAME, &PatchParams::apply("e2e").force(), &Patch::Apply(&flow)).await?;
         Self::wait(stage, "the flow runs", is_running).await?;
         match self.until {
-            Until::Created => Ok(()),
+            Until::Created => Self::change_in_place(stage, 2).await,
             Until::Completed => {
                 let pods: Api<Pod> = Api::namespaced(stage.space.client(), &stage.namespace);
                 let of_flow = ListParams::default().labels("job-type=ow-offload-job");
@@ -132,7 +150,8 @@ impl Protocol for Flow {
                 Self::wait(stage, "the new pod has taken over", |data| {
                     is_running(data) && data["status"]["nodeName"] == "gpu" && data["status"]["observedGeneration"] == 2
                 })
-                .await
+                .await?;
+                Self::change_in_place(stage, 3).await
             }
             Until::Deleted => {
                 flows.delete(NAME, &DeleteParams::default()).await?;
@@ -175,28 +194,20 @@ impl Protocol for Flow {
 // OFF-29
 #[test]
 fn a_flow_is_made_once_whatever_is_interrupted() -> Result<()> {
-    test_with_nodes(async |space| {
-        crash_after_every_write(space, &Flow::new(Until::Created).await?, &Fault::ALL).await?.check()
-    })
+    test_with_nodes(async |space| ends_the_same(space, Until::Created, &Fault::ALL).await)
 }
 
 #[test]
 fn a_flow_is_reconfigured_whatever_is_interrupted() -> Result<()> {
-    test_with_nodes(async |space| {
-        crash_after_every_write(space, &Flow::new(Until::Reconfigured).await?, &[Fault::KillHost]).await?.check()
-    })
+    test_with_nodes(async |space| ends_the_same(space, Until::Reconfigured, &[Fault::KillHost]).await)
 }
 
 #[test]
 fn an_end_is_told_whatever_is_interrupted() -> Result<()> {
-    test_with_nodes(async |space| {
-        crash_after_every_write(space, &Flow::new(Until::Completed).await?, &[Fault::KillHost]).await?.check()
-    })
+    test_with_nodes(async |space| ends_the_same(space, Until::Completed, &[Fault::KillHost]).await)
 }
 
 #[test]
 fn a_flow_is_deleted_whatever_is_interrupted() -> Result<()> {
-    test_with_nodes(async |space| {
-        crash_after_every_write(space, &Flow::new(Until::Deleted).await?, &[Fault::KillHost]).await?.check()
-    })
+    test_with_nodes(async |space| ends_the_same(space, Until::Deleted, &[Fault::KillHost]).await)
 }
