@@ -235,6 +235,8 @@ impl<'a, P: Protocol> Run<'a, P> {
             let mut run = Self::prepare(space, protocol, name, None).await?;
             run.host.start().await?;
             run.protocol.run(&run.stage).await?;
+            // The effect of a write is seen before its answer has crossed.
+            run.until_idle().await?;
             let writes = run.crossing.writes().into_iter().map(|write| write.0).collect();
             run.settle().await?;
             let state = run.still_state().await?;
@@ -275,6 +277,8 @@ impl<'a, P: Protocol> Run<'a, P> {
             host.start().await
         };
         tokio::try_join!(protocol.run(stage), acting)?;
+        // As above; and a guest whose last answer is withheld is dropped before it is looked at.
+        self.until_idle().await?;
         ensure!(self.crossing.has_fired(), "the guest never came to its write {after}");
         let write = self.crossing.writes().get(after - 1).map(|write| write.0.clone()).unwrap_or_default();
         self.settle().await?;
@@ -305,24 +309,30 @@ impl<'a, P: Protocol> Run<'a, P> {
             self.host.kill()?;
             self.host.start().await?;
             self.host.until_ready().await?;
-            failed = eventually_within(MOST, "the guest has nothing left to do", async || {
-                let metrics = self.host.metrics().await?;
-                let of_guest = [("controller", self.guest.as_str())];
-                let waiting = metrics.sum("workqueue_depth", &of_guest);
-                let running = metrics.sum("controller_runtime_active_workers", &of_guest);
-                let requests = self.crossing.in_flight();
-                ensure!(
-                    waiting + running == 0.0 && requests == 0,
-                    "{waiting} keys wait, {running} reconciles and {requests} requests are under way"
-                );
-                Ok(metrics.sum("controller_runtime_reconcile_errors_total", &of_guest))
-            })
-            .await?;
+            failed = self.until_idle().await?;
             if failed == 0.0 {
                 return Ok(());
             }
         }
         bail!("reconciles fail again and again, {failed} of them since the last start of the host")
+    }
+
+    /// Waits until the guest has nothing left to do but what a timer will bring; returns how many reconciles have failed
+    /// since the host was started.
+    async fn until_idle(&self) -> Result<f64> {
+        eventually_within(MOST, "the guest has nothing left to do", async || {
+            let metrics = self.host.metrics().await?;
+            let of_guest = [("controller", self.guest.as_str())];
+            let waiting = metrics.sum("workqueue_depth", &of_guest);
+            let running = metrics.sum("controller_runtime_active_workers", &of_guest);
+            let requests = self.crossing.in_flight();
+            ensure!(
+                waiting + running == 0.0 && requests == 0,
+                "{waiting} keys wait, {running} reconciles and {requests} requests are under way"
+            );
+            Ok(metrics.sum("controller_runtime_reconcile_errors_total", &of_guest))
+        })
+        .await
     }
 
     /// Waits until the state is the expected one, and gives up when it has become still without being so.
