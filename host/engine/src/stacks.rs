@@ -126,10 +126,20 @@ mod tests {
 
     const BYTES: usize = 256 << 10;
 
+    fn byte(stack: &dyn StackMemory, below_top: usize) -> *mut u8 {
+        stack.top().wrapping_sub(below_top)
+    }
+
     #[allow(unsafe_code)]
-    fn byte(stack: &dyn StackMemory, below_top: usize) -> &mut u8 {
+    fn write(stack: &dyn StackMemory, below_top: usize) {
         // SAFETY: inside of the stack, which this test alone uses.
-        unsafe { &mut *stack.top().wrapping_sub(below_top) }
+        unsafe { byte(stack, below_top).write(1) };
+    }
+
+    #[allow(unsafe_code)]
+    fn read(stack: &dyn StackMemory, below_top: usize) -> u8 {
+        // SAFETY: as above.
+        unsafe { byte(stack, below_top).read() }
     }
 
     #[test]
@@ -139,12 +149,12 @@ mod tests {
         let range = stack.range();
         assert_eq!((range.len(), stack.top().addr()), (BYTES, range.end));
         assert_eq!(stack.guard_range().end.addr(), range.start);
-        *byte(&*stack, 1) = 1;
-        *byte(&*stack, BYTES) = 1;
+        write(&*stack, 1);
+        write(&*stack, BYTES);
         drop(stack);
         let again = stacks.new_stack(BYTES, false).unwrap();
         assert_eq!(again.range(), range);
-        assert_eq!(*byte(&*again, BYTES), 0, "what a deep recursion left is given back");
+        assert_eq!(read(&*again, BYTES), 0, "what a deep recursion left is given back");
     }
 
     #[test]
@@ -163,8 +173,8 @@ mod tests {
     fn a_stack_that_has_to_be_zero_is_fresh() {
         let stacks = Stacks::default();
         let stack = stacks.new_stack(BYTES, false).unwrap();
-        *byte(&*stack, 1) = 1;
+        write(&*stack, 1);
         drop(stack);
-        assert_eq!(*byte(&*stacks.new_stack(BYTES, true).unwrap(), 1), 0);
+        assert_eq!(read(&*stacks.new_stack(BYTES, true).unwrap(), 1), 0);
     }
 }

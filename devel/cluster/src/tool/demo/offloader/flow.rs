@@ -1,5 +1,8 @@
 //! What a user does with an action, and what becomes of it.
 
+// A missing field of a JSON value is null; nothing here is a slice.
+#![allow(clippy::indexing_slicing)]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
