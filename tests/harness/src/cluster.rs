@@ -42,10 +42,12 @@ impl Cluster {
     }
 
     /// As [`shared`](Self::shared), with kube-scheduler and simulated nodes: `node-0` to `node-2`, and `gpu`, which has
-    /// the label `processor: gpu` and one `nvidia.com/gpu`. Only who needs pods that run pays for it.
+    /// the label `processor: gpu`, one `nvidia.com/gpu`, and more `example.com/accelerator` than tests that run side by side
+    /// take. Only who needs pods that run pays for it.
     pub async fn shared_with_nodes() -> Result<&'static Self> {
         static SHARED: OnceCell<(Cluster, Option<ControlPlane>)> = OnceCell::const_new();
         let gpu = Node::new("gpu").label("processor", "gpu").resource("nvidia.com/gpu", "1");
+        let gpu = gpu.resource("example.com/accelerator", "100");
         let nodes = (0..3).map(|index| Node::new(format!("node-{index}"))).chain([gpu]);
         let options = nodes.fold(Options::default(), Options::node);
         Self::once(&SHARED, "nodes", options, |state| state.pids.contains_key("kwok")).await

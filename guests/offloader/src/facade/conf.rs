@@ -8,6 +8,7 @@ use super::Facade;
 use super::call;
 use super::reply::{Answer, Fault};
 use crate::api::OffloadedAction;
+use crate::{ids, labels};
 
 impl Facade {
     pub(super) async fn conf(&self, address: &str, value: &Map<String, Value>) -> Result<Answer, Fault> {
@@ -18,7 +19,11 @@ impl Facade {
         let name = name.ok_or_else(|| Fault::internal("`param_name` is empty"))?;
         let text = entry(value.get("param_value"));
         let flows = self.flows().await?;
-        let flow = flows.iter().find(|flow| is_at(flow, address));
+        // A pod may have its address before the flow's status tells it.
+        let pods = self.pods_of_flows().await?;
+        let pod = pods.iter().find(|pod| pod.status.as_ref().is_some_and(|s| s.pod_ip.as_deref() == Some(address)));
+        let flow_id = pod.and_then(|pod| pod.labels().get(labels::FLOW));
+        let flow = flows.iter().find(|flow| is_at(flow, address) || flow_id == Some(&ids::flow_id(flow)));
         let flow = flow.ok_or_else(|| Fault::internal(format!("no flow has the address {address}")))?;
         let patch = Patch::Merge(json!({"spec": {"runtimeConf": {name: text}}}));
         let changed = self.api::<OffloadedAction>().patch(&flow.name_any(), &PatchParams::default(), &patch).await;

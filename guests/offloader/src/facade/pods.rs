@@ -62,8 +62,15 @@ impl Facade {
     }
 
     pub(super) async fn pods(&self, key: &str, value: &str) -> Result<Vec<Pod>, Fault> {
-        let of_jobs = format!("{}={}", labels::JOB_TYPE, labels::JOB_TYPE_VALUE);
-        let selector = ListParams::default().labels(&format!("{key}={},{of_jobs}", names::label_value(value)));
+        let value = names::label_value(value);
+        let mut pods = self.pods_of_flows().await?;
+        pods.retain(|pod| pod.labels().get(key) == Some(&value));
+        Ok(pods)
+    }
+
+    /// All that the cache has: the selector is that of the watch.
+    pub(super) async fn pods_of_flows(&self) -> Result<Vec<Pod>, Fault> {
+        let selector = ListParams::default().labels(&format!("{}={}", labels::JOB_TYPE, labels::JOB_TYPE_VALUE));
         Ok(self.api::<Pod>().list_cached(&selector).await.map_err(Fault::kubernetes)?.items)
     }
 

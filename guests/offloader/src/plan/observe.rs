@@ -222,8 +222,8 @@ fn judge_pod(seen: &Observed, status: &mut OffloadedActionStatus, pod: Option<&P
     let image = image_trouble(pod);
     match &image {
         Some(message) => seen.set(status, condition::FAILED, true, reason::IMAGE_PULL, message),
-        None if is_started(pod) => {
-            // It got its image after all.
+        // It got its image after all. A pod that is being deleted no longer says why it did not start.
+        None if is_started(pod) && pod.metadata.deletion_timestamp.is_none() => {
             conditions::remove(&mut status.conditions, condition::FAILED);
         }
         None => {}

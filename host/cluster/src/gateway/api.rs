@@ -170,7 +170,6 @@ impl GuestGateway {
             limit: current.access.limits.response_bytes,
             deadline,
             strip_managed_fields: is_json(answer.headers()),
-            may_end: call.request.verb == Verb::Watch,
         };
         streamed(answer, options)
     }
@@ -192,7 +191,7 @@ impl GuestGateway {
         let forwarded = self.shared.forward(current, &upstream, || true, deadline).await;
         let answer = forwarded.result.map_err(|unanswered| unanswered.to_refusal(false))?;
         let limit = current.access.limits.response_bytes;
-        streamed(answer, StreamOptions { limit, deadline, strip_managed_fields: false, may_end: false })
+        streamed(answer, StreamOptions { limit, deadline, strip_managed_fields: false })
     }
 
     /// Sends a write, reads the whole answer, and tells the gate what has to be seen of it.

@@ -33,8 +33,6 @@ struct Stream {
     left: u64,
     limit: u64,
     deadline: Pin<Box<Sleep>>,
-    /// A watch may end at any time; all else is cut with an error.
-    may_end: bool,
     ended: bool,
 }
 
@@ -52,8 +50,6 @@ pub(crate) struct StreamOptions {
     pub(crate) deadline: Instant,
     /// Leave out managed fields: the body is JSON of the API server.
     pub(crate) strip_managed_fields: bool,
-    /// Cutting it at the deadline is a normal end.
-    pub(crate) may_end: bool,
 }
 
 impl Body {
@@ -75,7 +71,6 @@ impl Body {
             left: options.limit,
             limit: options.limit,
             deadline: Box::pin(tokio::time::sleep_until(options.deadline)),
-            may_end: options.may_end,
             ended: false,
         };
         Self { kind: Kind::Stream(Box::new(stream)), _in_flight: Vec::new() }
@@ -94,7 +89,7 @@ impl Stream {
                 return Poll::Ready(None);
             }
             if self.deadline.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(if self.may_end { self.end() } else { self.fail(BodyError::Timeout) });
+                return Poll::Ready(self.fail(BodyError::Timeout));
             }
             let chunk = match ready!(Pin::new(&mut self.upstream).poll_frame(cx)) {
                 None => return Poll::Ready(self.end()),
@@ -195,12 +190,7 @@ mod tests {
     use super::*;
 
     fn options(limit: u64) -> StreamOptions {
-        StreamOptions {
-            limit,
-            deadline: Instant::now() + Duration::from_secs(1),
-            strip_managed_fields: true,
-            may_end: false,
-        }
+        StreamOptions { limit, deadline: Instant::now() + Duration::from_secs(1), strip_managed_fields: true }
     }
 
     fn chunks(all: &[&'static str]) -> impl HttpBody<Data = Bytes, Error = String> + Send + Unpin + use<> {
@@ -231,8 +221,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_ends_is_cut_at_the_deadline() {
         assert_eq!(Body::stream(endless(), options(10)).collect().await.unwrap_err(), BodyError::Timeout);
-        let watch = StreamOptions { may_end: true, ..options(10) };
-        assert!(Body::stream(endless(), watch).collect().await.unwrap().to_bytes().is_empty());
     }
 
     #[tokio::test]

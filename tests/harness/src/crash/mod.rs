@@ -11,10 +11,12 @@ mod normalise;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::future::FusedFuture as _;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use kube::Api;
 use kube::api::{DynamicObject, ListParams};
 use kube::core::ApiResource;
@@ -41,6 +43,8 @@ const MOST: Duration = Duration::from_secs(120);
 const STILL: Duration = Duration::from_secs(2);
 /// How often a state that still changes is looked at.
 const LOOK: Duration = Duration::from_millis(200);
+/// One run in so many may end before its fault comes.
+const MOST_UNINTERRUPTED: usize = 5;
 /// How often the host is started anew until no reconcile fails.
 const RESTARTS: usize = 4;
 
@@ -128,6 +132,8 @@ pub struct Report {
     pub writes: Vec<String>,
     /// Runs with a fault.
     pub runs: usize,
+    /// Those that ended before the fault came, because the guest saw several changes as one and wrote less.
+    pub uninterrupted: usize,
     /// Those that did not end as the undisturbed one.
     pub failures: Vec<Failure>,
 }
@@ -155,8 +161,14 @@ impl fmt::Display for Failure {
 }
 
 impl Report {
-    /// Fails with everything that differs.
+    /// Fails with everything that differs, and if more than a few runs were not interrupted.
     pub fn check(self) -> Result<()> {
+        ensure!(
+            self.uninterrupted * MOST_UNINTERRUPTED <= self.runs,
+            "{} of {} runs ended before their fault came: the protocol depends on too much else to say anything",
+            self.uninterrupted,
+            self.runs
+        );
         if self.failures.is_empty() {
             return Ok(());
         }
@@ -189,23 +201,39 @@ pub async fn crash_after_every_write(space: &Space, protocol: &impl Protocol, fa
     let count = first.writes.len().min(second.writes.len());
     let runs = faults.iter().flat_map(|fault| (1..=count).map(|after| (*fault, after)));
     let undisturbed = &first;
-    let failures: Vec<Option<Failure>> = stream::iter(runs)
+    let outcomes: Vec<Outcome> = stream::iter(runs)
         .map(|(fault, after)| async move {
             let outcome = Run::disturbed(space, protocol, fault, after, &undisturbed.state).await;
             let (write, difference) = match outcome {
-                Ok(Ended { differs, .. }) if differs.is_empty() => return Ok(None),
-                Ok(Ended { write, differs }) => (write, differs),
+                Ok(Ended { write: None, differs }) if differs.is_empty() => return Ok(Outcome::Uninterrupted),
+                Ok(Ended { differs, .. }) if differs.is_empty() => return Ok(Outcome::Same),
+                Ok(Ended { write, differs }) => (write.unwrap_or_default(), differs),
                 Err(error) => (String::new(), format!("    {error:#}\n")),
             };
             let write =
                 if write.is_empty() { undisturbed.writes.get(after - 1).cloned().unwrap_or_default() } else { write };
             let log = space.directory().join(host_name(&run_name(fault, after))).join("host.log");
-            anyhow::Ok(Some(Failure { fault, after, write, difference, log }))
+            anyhow::Ok(Outcome::Different(Failure { fault, after, write, difference, log }))
         })
         .buffered(PARALLEL)
         .try_collect()
         .await?;
-    Ok(Report { runs: failures.len(), writes: first.writes, failures: failures.into_iter().flatten().collect() })
+    let mut report = Report { writes: first.writes, runs: outcomes.len(), uninterrupted: 0, failures: Vec::new() };
+    for outcome in outcomes {
+        match outcome {
+            Outcome::Same => {}
+            Outcome::Uninterrupted => report.uninterrupted += 1,
+            Outcome::Different(failure) => report.failures.push(failure),
+        }
+    }
+    Ok(report)
+}
+
+/// How a run with a fault ended.
+enum Outcome {
+    Same,
+    Uninterrupted,
+    Different(Failure),
 }
 
 /// One run, with a host of its own behind a crossing.
@@ -224,8 +252,8 @@ struct Undisturbed {
 }
 
 struct Ended {
-    /// After which the fault came.
-    write: String,
+    /// After which the fault came; none if it never did.
+    write: Option<String>,
     differs: String,
 }
 
@@ -266,21 +294,35 @@ impl<'a, P: Protocol> Run<'a, P> {
         };
         self.crossing.arm(after, then);
         self.host.start().await?;
-        let Self { protocol, stage, crossing, host, .. } = self;
-        let acting = async {
-            if fault != Fault::KillHost {
-                return Ok(());
+        let Self { protocol, stage, crossing, host, guest } = self;
+        if fault == Fault::KillHost {
+            let mut run = pin!(protocol.run(stage).fuse());
+            // After its last step the guest may have something left to write.
+            let to_its_end = async {
+                run.as_mut().await?;
+                until_idle(host, crossing, guest).await
+            };
+            let ended = tokio::select! {
+                ended = to_its_end => Some(ended),
+                () = crossing.fired() => None,
+            };
+            if let Some(ended) = ended {
+                ended?;
+            } else {
+                host.kill()?;
+                crossing.pass();
+                host.start().await?;
+                if !run.is_terminated() {
+                    run.await?;
+                }
             }
-            crossing.fired().await;
-            host.kill()?;
-            crossing.pass();
-            host.start().await
-        };
-        tokio::try_join!(protocol.run(stage), acting)?;
+        } else {
+            protocol.run(stage).await?;
+        }
         // As above; and a guest whose last answer is withheld is dropped before it is looked at.
         self.until_idle().await?;
-        ensure!(self.crossing.has_fired(), "the guest never came to its write {after}");
-        let write = self.crossing.writes().get(after - 1).map(|write| write.0.clone()).unwrap_or_default();
+        let write = self.crossing.writes().get(after - 1).map(|write| write.0.clone());
+        let write = write.filter(|_| self.crossing.has_fired());
         self.settle().await?;
         Ok(Ended { write, differs: self.difference_from(expected).await? })
     }
@@ -320,19 +362,7 @@ impl<'a, P: Protocol> Run<'a, P> {
     /// Waits until the guest has nothing left to do but what a timer will bring; returns how many reconciles have failed
     /// since the host was started.
     async fn until_idle(&self) -> Result<f64> {
-        eventually_within(MOST, "the guest has nothing left to do", async || {
-            let metrics = self.host.metrics().await?;
-            let of_guest = [("controller", self.guest.as_str())];
-            let waiting = metrics.sum("workqueue_depth", &of_guest);
-            let running = metrics.sum("controller_runtime_active_workers", &of_guest);
-            let requests = self.crossing.in_flight();
-            ensure!(
-                waiting + running == 0.0 && requests == 0,
-                "{waiting} keys wait, {running} reconciles and {requests} requests are under way"
-            );
-            Ok(metrics.sum("controller_runtime_reconcile_errors_total", &of_guest))
-        })
-        .await
+        until_idle(&self.host, &self.crossing, &self.guest).await
     }
 
     /// Waits until the state is the expected one, and gives up when it has become still without being so.
@@ -395,4 +425,20 @@ impl<'a, P: Protocol> Run<'a, P> {
         }
         Ok(all)
     }
+}
+
+async fn until_idle(host: &Host, crossing: &Crossing, guest: &str) -> Result<f64> {
+    eventually_within(MOST, "the guest has nothing left to do", async || {
+        let metrics = host.metrics().await?;
+        let of_guest = [("controller", guest)];
+        let waiting = metrics.sum("workqueue_depth", &of_guest);
+        let running = metrics.sum("controller_runtime_active_workers", &of_guest);
+        let requests = crossing.in_flight();
+        ensure!(
+            waiting + running == 0.0 && requests == 0,
+            "{waiting} keys wait, {running} reconciles and {requests} requests are under way"
+        );
+        Ok(metrics.sum("controller_runtime_reconcile_errors_total", &of_guest))
+    })
+    .await
 }

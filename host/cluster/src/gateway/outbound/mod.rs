@@ -119,12 +119,7 @@ impl Outbound {
         };
         let (mut parts, body) = answer.into_parts();
         drop_headers(&mut parts.headers);
-        let options = StreamOptions {
-            limit: access.limits.response_bytes,
-            deadline,
-            strip_managed_fields: false,
-            may_end: false,
-        };
+        let options = StreamOptions { limit: access.limits.response_bytes, deadline, strip_managed_fields: false };
         Ok(Response::from_parts(parts, Body::stream(body, options).hold(vec![permit])))
     }
 

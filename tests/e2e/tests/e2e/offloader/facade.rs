@@ -121,8 +121,12 @@ fn a_client_offloads_looks_reconfigures_configures_and_deletes() -> Result<()> {
                 facade.post(&format!("/conf/{ip}"), json!({"param_name": "target_ip", "param_value": value})).await?;
             assert_eq!((status, answer), (200, json!("OK")), "{value}");
         }
-        let (status, networks) = facade.post("/getNetworks", json!({"flowId": flow_id})).await?;
-        assert_eq!((status, &networks["pod_ips"]), (200, &json!([ip])));
+        eventually("the flow's status has the pod's addresses", async || {
+            let (status, networks) = facade.post("/getNetworks", json!({"flowId": flow_id})).await?;
+            ensure!(status == 200 && networks["pod_ips"] == json!([ip]), "{status}: {networks}");
+            Ok(())
+        })
+        .await?;
 
         let (status, answer) = facade.post("/getLogs", json!({"jobId": offloaded["jobId"]})).await?;
         ensure!(

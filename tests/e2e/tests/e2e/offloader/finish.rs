@@ -139,7 +139,7 @@ fn an_image_that_cannot_be_pulled_is_named() -> Result<()> {
     test_with_nodes(async |space| {
         let stage = Stage::new(space).await?;
         let spec =
-            json!({"action": "/guest/ping", "image": "simulated.invalid/cannot-be-pulled", "timeLimitSeconds": 3});
+            json!({"action": "/guest/ping", "image": "simulated.invalid/cannot-be-pulled", "timeLimitSeconds": 10});
         stage.offload("ping", spec).await?;
         stage.until_condition("ping", "Ready", "False", "ImagePull").await?;
         stage.until_condition("ping", "Failed", "True", "ImagePull").await?;

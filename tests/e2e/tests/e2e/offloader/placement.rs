@@ -70,10 +70,10 @@ fn a_placement_of_the_flow_wins_over_the_annotation() -> Result<()> {
         stage.offload("annotated", looked_up("/guest/any")).await?;
         stage.until_condition("annotated", "Scheduled", "False", "NodeSelectorUnsatisfied").await?;
         let mut spec = looked_up("/guest/any");
-        spec["placement"] = json!({"resources": {"limits": {"nvidia.com/gpu": 1}}});
+        spec["placement"] = json!({"resources": {"limits": {"example.com/accelerator": 1}}});
         stage.offload("placed", spec).await?;
         let placed = stage.until_phase("placed", "Running").await?;
-        assert_eq!(text(&placed, "nodeName"), "gpu", "only one node has a GPU");
+        assert_eq!(text(&placed, "nodeName"), "gpu", "only one node has accelerators");
         Ok(())
     })
 }
