@@ -1,7 +1,7 @@
 //! Identifiers that a fresh instance finds again: they follow from the custom resource alone.
 
 use kube::ResourceExt as _;
-use sha2::{Digest as _, Sha256};
+use wasm_operator_sdk::names::digest;
 
 use crate::api::{OffloadedAction, OffloadedActionSpec};
 
@@ -20,7 +20,7 @@ pub fn flow_id(action: &OffloadedAction) -> String {
 #[must_use]
 pub fn job_id(action: &OffloadedAction) -> String {
     let generation = action.metadata.generation.unwrap_or_default();
-    digest(format!("{}/{generation}", flow_id(action)).as_bytes(), ID_DIGITS)
+    digest(format!("{}/{generation}", flow_id(action)), ID_DIGITS)
 }
 
 /// The name of the Job, and of what belongs to it alone.
@@ -38,7 +38,7 @@ pub fn flow_name(flow_id: &str) -> String {
 /// A short digest of a text.
 #[must_use]
 pub fn digest_of(text: &str) -> String {
-    digest(text.as_bytes(), DIGEST_DIGITS)
+    digest(text, DIGEST_DIGITS)
 }
 
 /// A digest of everything in the spec that only a new Job can bring about.
@@ -51,14 +51,5 @@ pub fn template(spec: &OffloadedActionSpec) -> String {
         spec.runtime_conf.is_some(),
     );
     // These types are plain data: they can be written.
-    digest(&serde_json::to_vec(&parts).unwrap_or_default(), DIGEST_DIGITS)
-}
-
-fn digest(bytes: &[u8], digits: usize) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().flat_map(|byte| [byte >> 4, byte & 15]).take(digits).map(hex).collect()
-}
-
-fn hex(digit: u8) -> char {
-    char::from_digit(u32::from(digit), 16).unwrap_or('0')
+    digest(serde_json::to_vec(&parts).unwrap_or_default(), DIGEST_DIGITS)
 }

@@ -91,7 +91,7 @@ impl Recorder {
         let subject: String = object.name.as_deref().unwrap_or("object").chars().take(200).collect();
         KubernetesEvent {
             metadata: ObjectMeta {
-                name: Some(format!("{}.{}", subject.trim_end_matches(['.', '-']), names::hash(&identity, 16))),
+                name: Some(format!("{}.{}", subject.trim_end_matches(['.', '-']), names::digest(&identity, 16))),
                 namespace: Some(namespace.to_owned()),
                 ..ObjectMeta::default()
             },

@@ -45,9 +45,10 @@ pub fn child(owner: &str, suffix: &str) -> String {
     dns_label(&format!("{owner}-{suffix}"))
 }
 
-/// The first `digits` hexadecimal digits of the text's SHA-256.
-pub(crate) fn hash(text: &str, digits: usize) -> String {
-    let digest = Sha256::digest(text.as_bytes());
+/// The first `digits` hexadecimal digits of the SHA-256 of `bytes`; there are 64.
+#[must_use]
+pub fn digest(bytes: impl AsRef<[u8]>, digits: usize) -> String {
+    let digest = Sha256::digest(bytes);
     digest.iter().flat_map(|byte| [byte >> 4, byte & 15]).take(digits).map(hex).collect()
 }
 
@@ -63,7 +64,7 @@ fn sanitise(text: &str, length: usize, keep: impl Fn(char) -> Option<char>) -> S
     }
     let prefix: String = clean.chars().take(length - HASH_DIGITS - 1).collect();
     let prefix = prefix.trim_end_matches(|character: char| !character.is_ascii_alphanumeric());
-    let hash = hash(text, HASH_DIGITS);
+    let hash = digest(text, HASH_DIGITS);
     if prefix.is_empty() { format!("x{hash}") } else { format!("{prefix}-{hash}") }
 }
 

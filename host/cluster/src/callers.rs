@@ -3,7 +3,6 @@
 //! Whoever can reach the front door can make the host ask. So what is asked is bounded in size, in number at once and in
 //! rate, and a wrong token is remembered as well as a right one.
 
-mod cache;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +26,7 @@ use wasm_operator_core::rate_limit::{Rate, RateLimit};
 use wasm_operator_core::request::Verb;
 use wasm_operator_core::timer::Time;
 
-use cache::Cache;
+use crate::cache::Cache;
 
 /// Longest token in bytes. Those of the API server have about 1 KiB, with many claims some more.
 pub const MAX_TOKEN: usize = 8 << 10;
@@ -165,8 +164,8 @@ impl Callers {
         let answer: TokenReview = inner.review(path, &review, from).await?;
         let caller = inner.judge(answer.status.unwrap_or_default());
         match &caller {
-            Ok(caller) => inner.tokens.insert(key, caller.clone(), TOKEN_TTL),
-            Err(error) => inner.wrong_tokens.insert(key, error.clone(), WRONG_TOKEN_TTL),
+            Ok(caller) => inner.tokens.insert(key, caller.clone(), Instant::now() + TOKEN_TTL),
+            Err(error) => inner.wrong_tokens.insert(key, error.clone(), Instant::now() + WRONG_TOKEN_TTL),
         }
         caller
     }
@@ -205,7 +204,8 @@ impl Callers {
         let answer: SubjectAccessReview = inner.review(path, &review, from).await?;
         // What could not be evaluated in full denies nothing, and allows nothing either.
         let allowed = answer.status.is_some_and(|status| status.allowed && !status.denied.unwrap_or_default());
-        inner.rights.insert(question, allowed, if allowed { RIGHT_TTL } else { NO_RIGHT_TTL });
+        let lifetime = if allowed { RIGHT_TTL } else { NO_RIGHT_TTL };
+        inner.rights.insert(question, allowed, Instant::now() + lifetime);
         Ok(allowed)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows WebAssembly.
 
+mod cache;
 pub mod callers;
 pub mod client;
 pub mod events;

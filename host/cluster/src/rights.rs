@@ -1,16 +1,16 @@
 //! What an identity may do, asked of the API server and remembered for a short while.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::Client;
-use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use wasm_operator_core::permission::Right;
+
+use crate::cache::Cache;
 
 /// How long an answer is used.
 pub const ANSWER_TTL: Duration = Duration::from_secs(45);
@@ -47,14 +47,15 @@ const MAX_REVIEWS: usize = 4;
 #[derive(Clone)]
 pub struct Rights {
     client: Client,
-    answers: Arc<Mutex<HashMap<Question, (bool, Instant)>>>,
+    /// With the time of the question.
+    answers: Arc<Cache<Question, (bool, Instant)>>,
     turns: Arc<Semaphore>,
 }
 
 impl Rights {
     /// Asks with this client.
     pub fn new(client: Client) -> Self {
-        Self { client, answers: Arc::default(), turns: Arc::new(Semaphore::new(MAX_REVIEWS)) }
+        Self { client, answers: Arc::new(Cache::new(MAX_ANSWERS)), turns: Arc::new(Semaphore::new(MAX_REVIEWS)) }
     }
 
     /// Waits until another review may begin. It is under way until what this returns is dropped.
@@ -83,21 +84,14 @@ impl Rights {
             namespace: right.namespace.map(Into::into),
             name: right.name.map(Into::into),
         };
-        if let Some((allowed, asked)) = self.answers.lock().get(&question)
-            && asked.elapsed() < ANSWER_TTL.min(age)
+        if let Some((allowed, asked)) = self.answers.get(&question)
+            && asked.elapsed() < age
         {
-            return Ok(*allowed);
+            return Ok(allowed);
         }
         let asked = Instant::now();
         let allowed = self.ask(user, right).await?;
-        let mut answers = self.answers.lock();
-        if answers.len() >= MAX_ANSWERS {
-            answers.retain(|_, (_, asked)| asked.elapsed() < ANSWER_TTL);
-            if answers.len() >= MAX_ANSWERS {
-                answers.clear();
-            }
-        }
-        answers.insert(question, (allowed, asked));
+        self.answers.insert(question, (allowed, asked), asked + ANSWER_TTL);
         Ok(allowed)
     }
 

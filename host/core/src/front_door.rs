@@ -1,6 +1,7 @@
 //! What the front door decides from the words of a request: which guest it is for, what right it takes, and which headers
 //! pass. All guests share one origin with each other and trust nobody who calls.
 
+use crate::headers::OF_CONNECTION;
 use crate::request::Verb;
 
 /// The API group of [`GUESTS`].
@@ -92,22 +93,6 @@ pub fn verb(method: &str) -> Option<Verb> {
     }
 }
 
-/// Headers of one connection.
-const CONNECTION: [&str; 12] = [
-    "connection",
-    "expect",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
 /// Headers that say, or seem to say, who is calling and how: the host has judged the request without them.
 const CALLER: [&str; 12] = [
     "authorization",
@@ -130,7 +115,7 @@ const CALLER_PREFIXES: [&str; 5] = [OWN_PREFIX, "impersonate-", "x-forwarded-", 
 #[must_use]
 pub fn is_dropped_from_request(name: &str) -> bool {
     let name = name.replace('_', "-");
-    CONNECTION.contains(&&*name)
+    OF_CONNECTION.contains(&&*name)
         || CALLER.contains(&&*name)
         || CALLER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -158,7 +143,7 @@ const ORIGIN: [&str; 15] = [
 /// Whether a header of a guest's answer, in lower case, is kept from the caller.
 #[must_use]
 pub fn is_dropped_from_response(name: &str) -> bool {
-    CONNECTION.contains(&name) || ORIGIN.contains(&name) || name.starts_with(OWN_PREFIX)
+    OF_CONNECTION.contains(&name) || ORIGIN.contains(&name) || name.starts_with(OWN_PREFIX)
 }
 
 /// Headers that every answer of a guest has, whatever the guest says: a page of a guest is no page of the origin.

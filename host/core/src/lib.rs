@@ -10,6 +10,7 @@ pub mod dispatch;
 pub mod fair;
 pub mod front_door;
 pub mod gate;
+pub mod headers;
 pub mod index;
 pub mod lifecycle;
 pub mod limits;

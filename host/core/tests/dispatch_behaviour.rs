@@ -2,65 +2,25 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+mod common;
+
 use std::time::Duration;
 
+use common::{Host, MS, S};
 use wasm_operator_core::dispatch::{
-    Completion, Dispatcher, GuestId, Job, Key, Mark, Options, Path, Priority, Settings, SleepPolicy, SleepReason,
-    State, Step, Time, WakeReason,
+    Completion, GuestId, Job, Key, Mark, Options, Path, Priority, Settings, SleepPolicy, SleepReason, State, Step,
+    Time, WakeReason,
 };
 use wasm_operator_core::object::ObjectRef;
 use wasm_operator_core::reconcile::{Cause, Tombstone};
-
-const MS: Duration = Duration::from_millis(1);
-const S: Duration = Duration::from_secs(1);
 
 fn key(name: &str) -> Key {
     Key { controller: "c".into(), object: ObjectRef { namespace: Some("ns".into()), name: name.into() } }
 }
 
-/// A dispatcher with a clock, in which loading a component works at once.
-struct Host {
-    now: Time,
-    dispatcher: Dispatcher,
-}
-
 impl Host {
-    fn new(options: Options) -> Self {
-        Self { now: Time::from_micros(1_000), dispatcher: Dispatcher::new(options) }
-    }
-
-    fn with_guest(settings: Settings) -> (Self, GuestId) {
-        let mut host = Self::new(Options::default());
-        let guest = host.add(settings);
-        (host, guest)
-    }
-
-    fn add(&mut self, settings: Settings) -> GuestId {
-        let suspended = settings.suspended;
-        let guest = self.dispatcher.add(self.now, settings);
-        if !suspended {
-            assert_eq!(self.steps(), [Step::Load(guest)]);
-            self.dispatcher.loaded(self.now, guest);
-            assert_eq!(self.steps(), []);
-        }
-        guest
-    }
-
     fn mark(&mut self, guest: GuestId, name: &str, cause: Cause) {
         self.dispatcher.mark(self.now, guest, Mark::new(key(name), cause));
-    }
-
-    fn steps(&mut self) -> Vec<Step> {
-        std::iter::from_fn(|| self.dispatcher.step(self.now)).collect()
-    }
-
-    /// The one command there is, which must be a run.
-    fn run(&mut self) -> Job {
-        let mut steps = self.steps();
-        match (steps.pop(), steps.is_empty()) {
-            (Some(Step::Run(job)), true) => job,
-            other => panic!("not one run but {other:?} after {steps:?}"),
-        }
     }
 
     fn finish(&mut self, job: &Job, completion: Completion) {
@@ -83,10 +43,6 @@ impl Host {
         let before = self.now;
         self.now = self.now.max(self.dispatcher.next_time().expect("nothing is due"));
         self.now.since(before)
-    }
-
-    fn state(&self, guest: GuestId) -> State {
-        self.dispatcher.snapshot(self.now, guest).unwrap().state
     }
 }
 

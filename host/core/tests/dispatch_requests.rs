@@ -2,46 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-use std::time::Duration;
+mod common;
 
+use common::{Host, MS, S};
 use wasm_operator_core::dispatch::{
-    Completion, Dispatcher, GuestId, Job, Key, Mark, Options, Path, Refusal, RequestId, Serve, Settings, SleepPolicy,
-    SleepReason, State, Step, Time, WakeReason,
+    Completion, GuestId, Key, Mark, Options, Path, Refusal, RequestId, Serve, Settings, SleepPolicy, SleepReason,
+    State, Step, WakeReason,
 };
 use wasm_operator_core::object::ObjectRef;
 use wasm_operator_core::reconcile::Cause;
 
-const MS: Duration = Duration::from_millis(1);
-const S: Duration = Duration::from_secs(1);
-
-struct Host {
-    now: Time,
-    dispatcher: Dispatcher,
-}
-
 impl Host {
-    fn new(options: Options) -> Self {
-        Self { now: Time::from_micros(1_000), dispatcher: Dispatcher::new(options) }
-    }
-
-    fn with_guest(settings: Settings) -> (Self, GuestId) {
-        let mut host = Self::new(Options::default());
-        let guest = host.add(settings);
-        (host, guest)
-    }
-
-    fn add(&mut self, settings: Settings) -> GuestId {
-        let guest = self.dispatcher.add(self.now, settings);
-        self.steps();
-        self.dispatcher.loaded(self.now, guest);
-        assert_eq!(self.steps(), []);
-        guest
-    }
-
-    fn steps(&mut self) -> Vec<Step> {
-        std::iter::from_fn(|| self.dispatcher.step(self.now)).collect()
-    }
-
     fn request(&mut self, guest: GuestId) -> Result<RequestId, Refusal> {
         self.dispatcher.request(self.now, guest)
     }
@@ -51,14 +22,6 @@ impl Host {
         let steps = self.steps();
         let [Step::Serve(serve)] = steps[..] else { panic!("{steps:?}") };
         serve
-    }
-
-    fn run(&mut self) -> Job {
-        let mut steps = self.steps();
-        match (steps.pop(), steps.is_empty()) {
-            (Some(Step::Run(job)), true) => job,
-            other => panic!("not one run but {other:?} after {steps:?}"),
-        }
     }
 
     fn mark(&mut self, guest: GuestId) {
@@ -73,10 +36,6 @@ impl Host {
 
     fn broke(&mut self, serve: Serve) {
         self.dispatcher.served(self.now, serve.guest, serve.request, true, MS);
-    }
-
-    fn state(&self, guest: GuestId) -> State {
-        self.dispatcher.snapshot(self.now, guest).unwrap().state
     }
 }
 

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
-use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming as IncomingBody;
 use tokio::time::{Instant, timeout_at};
@@ -18,7 +17,7 @@ use wasm_operator_core::front_door::{
     verb,
 };
 use wasm_operator_core::request::Verb;
-use wasm_operator_engine::{HttpError, ResponseBody};
+use wasm_operator_engine::ResponseBody;
 
 use super::FrontDoor;
 use super::answer::Denial;
@@ -296,14 +295,10 @@ fn with_id(mut response: Response<ResponseBody>, id: &str) -> Response<ResponseB
     response
 }
 
-/// Keeps the bounds of [`ServedBody`] in one type with the host's own answers.
-const _: fn() = || {
-    fn is_body<B: Body<Data = Bytes, Error = HttpError> + Send + 'static>() {}
-    is_body::<ServedBody>();
-};
-
 #[cfg(test)]
 mod tests {
+    use wasm_operator_engine::HttpError;
+
     use super::*;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {

@@ -19,24 +19,14 @@ pub(crate) struct Pending(Mutex<HashMap<RequestId, Waiting>>);
 
 /// A request that waits, with all that the guest's thread needs.
 pub(crate) struct Waiting {
-    /// What the guest sees.
-    pub(crate) request: Request<Bytes>,
-    /// Its name in the log.
-    pub(crate) id: String,
-    /// Who sent it, for the log.
-    pub(crate) user: String,
-    /// When it is too late.
-    pub(crate) deadline: Instant,
-    /// Bytes of the answer's body.
-    pub(crate) response_bytes: u64,
+    /// What came.
+    pub(crate) incoming: Incoming,
     /// Takes the guest's answer.
     pub(crate) answer: Answer,
     /// Takes the reason why there is none.
     pub(crate) end: oneshot::Sender<End>,
     /// How the caller has left.
     pub(crate) left: oneshot::Receiver<Left>,
-    /// The part of the host's memory that the body takes.
-    pub(crate) body: OwnedSemaphorePermit,
 }
 
 /// Why a guest gave no answer.
@@ -84,11 +74,17 @@ pub(crate) struct Ticket {
 
 /// A request before it has its place.
 pub(crate) struct Incoming {
+    /// What the guest sees.
     pub(crate) request: Request<Bytes>,
+    /// Its name in the log.
     pub(crate) id: String,
+    /// Who sent it, for the log.
     pub(crate) user: String,
+    /// When it is too late.
     pub(crate) deadline: Instant,
+    /// Bytes of the answer's body.
     pub(crate) response_bytes: u64,
+    /// The part of the host's memory that the body takes.
     pub(crate) body: OwnedSemaphorePermit,
 }
 
@@ -98,8 +94,7 @@ impl Pending {
         let (answer, expected_answer) = oneshot::channel();
         let (end, expected_end) = oneshot::channel();
         let (leave, left) = oneshot::channel();
-        let Incoming { request, id, user, deadline, response_bytes, body } = incoming;
-        let waiting = Waiting { request, id, user, deadline, response_bytes, answer, end, left, body };
+        let waiting = Waiting { incoming, answer, end, left };
         let request = host.scheduler.tell(|dispatcher, now| {
             let request = dispatcher.request(now, guest)?;
             // Under the lock, so that the dispatcher's command finds it.

@@ -9,7 +9,7 @@ use tracing::{info_span, warn};
 use wasm_operator_core::dispatch::Serve;
 use wasm_operator_engine::{CallError, Instance, Limit, ServeLimits};
 
-use super::pending::{End, Left, Waiting};
+use super::pending::{End, Incoming, Left, Waiting};
 use crate::guest::Guest;
 use crate::guest_log::within;
 use crate::host::Host;
@@ -23,9 +23,10 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Has the guest answer one request on this thread.
 pub(crate) async fn serve(host: Arc<Host>, guest: Arc<Guest>, serve: Serve, waiting: Waiting, serving: Serving) {
-    let span = info_span!("request", guest = &*guest.name, request_id = waiting.id, user = waiting.user);
+    let Waiting { incoming, answer, end, left } = waiting;
+    let span = info_span!("request", guest = &*guest.name, request_id = incoming.id, user = incoming.user);
     let run = async {
-        let Waiting { request, deadline, response_bytes, answer, end, left, body, .. } = waiting;
+        let Incoming { request, deadline, response_bytes, body, .. } = incoming;
         let time = deadline.saturating_duration_since(Instant::now());
         // Being loaded anew, or removed in this moment.
         let Some(active) = guest.active() else {

@@ -34,9 +34,18 @@ fn serving(name: &str, program: &str, namespace: &str) -> Guest {
 }
 
 /// Where something listens, as the host's log says.
-pub(crate) async fn listens(host: &Host, message: &str) -> Result<SocketAddr> {
+async fn listens(host: &Host, message: &str) -> Result<SocketAddr> {
     let line = host.log().wait(message, |line| line.message().contains(message)).await?;
     Ok(line.field("address").unwrap_or_default().parse()?)
+}
+
+/// Starts a host with a front door; returns where that listens.
+pub(crate) async fn open(builder: HostBuilder<'_>) -> Result<(Host, SocketAddr)> {
+    let host =
+        builder.rbac_argument("--front-door").argument("--front-door-address").argument("127.0.0.1:0").start().await?;
+    let address = listens(&host, "the front door listens").await?;
+    host.until_ready().await?;
+    Ok((host, address))
 }
 
 impl<'a> Stage<'a> {
@@ -47,14 +56,7 @@ impl<'a> Stage<'a> {
 
     async fn start(space: &'a Space, builder: HostBuilder<'_>) -> Result<Self> {
         let namespace = space.namespace("a").await?;
-        let host = builder
-            .rbac_argument("--front-door")
-            .argument("--front-door-address")
-            .argument("127.0.0.1:0")
-            .start()
-            .await?;
-        let address = listens(&host, "the front door listens").await?;
-        host.until_ready().await?;
+        let (host, address) = open(builder).await?;
         let stage = Self { space, host, address, client: HttpClient::plain(address), namespace };
         let token = stage.token("caller").await?;
         stage.grant("caller", &["get", "create", "update", "patch", "delete"], &[]).await?;

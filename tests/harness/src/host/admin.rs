@@ -2,35 +2,27 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result, ensure};
-use http::Request;
-use http_body_util::BodyExt as _;
-use kube::client::Body;
-use kube::{Client, Config};
+use anyhow::{Result, ensure};
 
+use crate::http::HttpClient;
 use crate::metrics::Metrics;
 
-/// An HTTP client of one address. kube's client is the one that we have; nothing in this use of it is Kubernetes.
+/// The admin endpoint of one host.
 #[derive(Clone)]
 pub(crate) struct Admin {
-    client: Client,
+    client: HttpClient,
     pub(crate) address: SocketAddr,
 }
 
 impl Admin {
-    pub(crate) fn new(address: SocketAddr) -> Result<Self> {
-        let mut config = Config::new(format!("http://{address}").parse()?);
-        config.default_retry = false;
-        Ok(Self { client: Client::try_from(config)?, address })
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self { client: HttpClient::plain(address), address }
     }
 
     /// Status and body.
     pub(crate) async fn get(&self, path: &str) -> Result<(u16, String)> {
-        let response =
-            self.client.send(Request::get(path).body(Body::empty())?).await.with_context(|| format!("GET {path}"))?;
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.with_context(|| format!("the body of GET {path}"))?.to_bytes();
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+        let answer = self.client.get(path).await?;
+        Ok((answer.status, answer.text()))
     }
 
     pub(crate) async fn metrics(&self) -> Result<Metrics> {

@@ -76,7 +76,7 @@ impl Host {
             status = self.wait() => bail!("the host ended while starting: {}", status?),
         };
         let address = admin_address(&listens).context("no address")?;
-        self.process.as_mut().context("no process")?.admin = Some(Admin::new(address)?);
+        self.process.as_mut().context("no process")?.admin = Some(Admin::new(address));
         Ok(())
     }
 

@@ -22,28 +22,12 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use wasm_operator_core::allowed_host::{Scheme, unmapped};
+use wasm_operator_core::headers::OF_CONNECTION;
 
 use super::body::StreamOptions;
 use super::error::SendError;
 use super::forward::chain;
 use super::{Body, GuestAccess};
-
-/// Headers that belong to one connection, or that only the host may set.
-const DROPPED: [&str; 13] = [
-    "connection",
-    "expect",
-    "forwarded",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 pub use closed::ClosedAddresses;
 
@@ -219,7 +203,8 @@ fn drop_headers(headers: &mut HeaderMap) {
     for name in listed {
         headers.remove(name);
     }
-    for name in DROPPED {
+    // `Forwarded` is for proxies, and only the host may set it.
+    for name in OF_CONNECTION.into_iter().chain(["forwarded"]) {
         headers.remove(name);
     }
 }

@@ -1,13 +1,11 @@
 //! The calls of the original, as an unmodified client sends them.
 
 use harness::{Context as _, Guest, HttpClient, Result, Space, audience_token, ensure, eventually, test_with_nodes};
-use k8s_openapi::api::core::v1::ResourceQuota;
-use kube::api::PostParams;
 use openwhisk::{Action, OpenWhisk};
 use serde_json::{Value, json};
 
 use super::stage::{GUEST, KEY, Stage, guest, install, openwhisk_with_user};
-use crate::front_door::{AUDIENCE, grant, listens};
+use crate::front_door::{AUDIENCE, grant, open};
 
 /// A host whose front door leads to the façade, and OpenWhisk.
 struct Facade<'a> {
@@ -23,17 +21,7 @@ impl<'a> Facade<'a> {
         whisk.action("/guest/5g-media/action_ping", Action::blackbox("i:1"))?;
         let namespace = space.namespace("a").await?;
         let guest: Guest = guest(&namespace).set("allowedHosts", vec![whisk.url()]);
-        let host = space
-            .host()
-            .guest(guest)
-            .rbac_argument("--front-door")
-            .argument("--front-door-plain")
-            .argument("--front-door-address")
-            .argument("127.0.0.1:0")
-            .start()
-            .await?;
-        let address = listens(&host, "the front door listens").await?;
-        host.until_ready().await?;
+        let (host, address) = open(space.host().guest(guest).argument("--front-door-plain")).await?;
         let subject = json!({"kind": "ServiceAccount", "name": "vim", "namespace": namespace});
         grant(space, &format!("{namespace}-vim"), subject, &["get", "create"], &[GUEST]).await?;
         let token = audience_token(&space.client(), &namespace, "vim", AUDIENCE).await?;
@@ -206,17 +194,7 @@ fn what_cannot_be_offloaded_is_refused_with_the_originals_status_and_leaves_noth
         }
         assert_eq!(facade.count().await?, 0);
 
-        let quota = json!({
-            "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"count/jobs.batch": "0"}},
-        });
-        let quotas = facade.stage.api::<ResourceQuota>();
-        quotas.create(&PostParams::default(), &serde_json::from_value(quota)?).await?;
-        eventually("the quota is in force", async || {
-            let quota = quotas.get("none").await?;
-            ensure!(quota.status.and_then(|status| status.hard).is_some(), "no status");
-            Ok(())
-        })
-        .await?;
+        facade.stage.refuse_jobs().await?;
         let (status, answer) = facade.post("/offload", facade.ping(json!({}))).await?;
         let error = answer["error"].as_str().unwrap_or_default();
         ensure!(

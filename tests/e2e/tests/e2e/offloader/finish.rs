@@ -1,8 +1,8 @@
 //! The end of an action: deadlines, failures, results, and who is told.
 
 use harness::{Context as _, Result, ensure, eventually, test_with_nodes};
-use k8s_openapi::api::core::v1::{Event, ResourceQuota};
-use kube::api::{ListParams, PostParams};
+use k8s_openapi::api::core::v1::Event;
+use kube::api::ListParams;
 use openwhisk::{Action, Behaviour, Request};
 use serde_json::{Value, json};
 
@@ -111,17 +111,7 @@ fn a_refused_job_is_told_and_leaves_nothing() -> Result<()> {
         let (stage, whisk) = Stage::with_openwhisk(space).await?;
         whisk.action("/guest/ping", Action::blackbox("i:1"))?;
         whisk.trigger("/guest/t1")?;
-        let quota = json!({
-            "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"count/jobs.batch": "0"}},
-        });
-        let quotas = stage.api::<ResourceQuota>();
-        quotas.create(&PostParams::default(), &serde_json::from_value(quota)?).await?;
-        eventually("the quota is in force", async || {
-            let quota = quotas.get("none").await?;
-            ensure!(quota.status.and_then(|status| status.hard).is_some(), "no status");
-            Ok(())
-        })
-        .await?;
+        stage.refuse_jobs().await?;
         let mut spec = looked_up("/guest/ping");
         spec["completion"] = json!({"triggers": ["/guest/t1"]});
         stage.offload("ping", spec).await?;

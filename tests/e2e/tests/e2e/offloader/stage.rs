@@ -1,8 +1,8 @@
 //! A host with the offloader, one namespace, and the objects of its flows.
 
-use harness::{Context as _, Guest, Host, Result, Space, eventually, until_object};
+use harness::{Context as _, Guest, Host, Result, Space, ensure, eventually, until_object};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -111,6 +111,21 @@ impl<'a> Stage<'a> {
     pub(crate) async fn offload(&self, name: &str, spec: Value) -> Result<String> {
         let created = self.flows().create(&PostParams::default(), &self.flow_object(name, spec)?).await?;
         Ok(created.uid().context("no uid")?.replace('-', ""))
+    }
+
+    /// Has the API server refuse every Job of the namespace.
+    pub(crate) async fn refuse_jobs(&self) -> Result<()> {
+        let quota = json!({
+            "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"count/jobs.batch": "0"}},
+        });
+        let quotas = self.api::<ResourceQuota>();
+        quotas.create(&PostParams::default(), &serde_json::from_value(quota)?).await?;
+        eventually("the quota is in force", async || {
+            let quota = quotas.get("none").await?;
+            ensure!(quota.status.and_then(|status| status.hard).is_some(), "no status");
+            Ok(())
+        })
+        .await
     }
 
     pub(crate) fn flow_object(&self, name: &str, spec: Value) -> Result<DynamicObject> {
