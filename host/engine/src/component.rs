@@ -19,6 +19,7 @@ use crate::error::{CallError, LoadError};
 use crate::http::OutgoingHttp;
 use crate::instance::{Exports, Instance};
 use crate::logs::GuestLogs;
+use crate::rest;
 use crate::state::State;
 
 /// Wall and CPU time of `describe`. It only builds its answer.
@@ -86,6 +87,12 @@ impl Component {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Unmaps its code until it runs again.
+    pub(crate) fn release_code(&self) {
+        let image = self.pre.component().image_range();
+        rest::release(image.start.addr()..image.end.addr());
     }
 
     /// Asks the guest for its controllers and the permissions that it wants. It has no HTTP and one second.

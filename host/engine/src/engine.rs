@@ -16,6 +16,7 @@ use crate::cache::{Artifact, Cache};
 use crate::compile::{self, CompileError, CompileLimits};
 use crate::component::{Component, GuestSettings};
 use crate::error::{EngineError, LoadError, PrepareError};
+use crate::rest;
 use crate::stacks::Stacks;
 use crate::state::State;
 use crate::ticker::Ticker;
@@ -79,6 +80,8 @@ pub(crate) struct Inner {
     compiling: Semaphore,
     /// One entry per component that is being prepared, so that twenty guests of one component compile it once.
     preparing: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    /// For those that are still loaded: what of their code can be let go.
+    loaded: Arc<Mutex<Vec<Weak<Component>>>>,
     /// Files whose checksum was compared, so that the second guest of a component need not read 5 MB again.
     checked: Mutex<HashMap<String, Artifact>>,
 }
@@ -138,12 +141,19 @@ impl Engine {
         let wasmtime = wasmtime::Engine::new(&config).map_err(describe)?;
         let linker = crate::linker::linker(&wasmtime).map_err(describe)?;
         let weak = wasmtime.weak();
-        let ticker = Ticker::start(move || {
+        let tick = move || {
             if let Some(engine) = weak.upgrade() {
                 engine.increment_epoch();
             }
-        })
-        .map_err(EngineError::Thread)?;
+        };
+        let loaded = Arc::<Mutex<Vec<Weak<Component>>>>::default();
+        let to_rest = Arc::clone(&loaded);
+        let rest = move || {
+            let components: Vec<_> = to_rest.lock().iter().filter_map(Weak::upgrade).collect();
+            components.iter().for_each(|component| component.release_code());
+            rest::release_program();
+        };
+        let ticker = Ticker::start(tick, rest).map_err(EngineError::Thread)?;
         Ok(Self(Arc::new(Inner {
             wasmtime,
             linker,
@@ -155,6 +165,7 @@ impl Engine {
             compiling: Semaphore::new(compile.at_once.max(1)),
             compile_limits: compile,
             preparing: Mutex::default(),
+            loaded,
             checked: Mutex::default(),
         })))
     }
@@ -213,7 +224,11 @@ impl Engine {
 
     /// Maps the compiled component and links it: from cold to dormant. Takes 0.1-2 ms, mostly page faults.
     pub fn load(&self, artifact: &Artifact) -> Result<Arc<Component>, LoadError> {
-        Component::load(Arc::clone(&self.0), artifact).map(Arc::new)
+        let component = Component::load(Arc::clone(&self.0), artifact).map(Arc::new)?;
+        let mut loaded = self.0.loaded.lock();
+        loaded.retain(|component| component.strong_count() > 0);
+        loaded.push(Arc::downgrade(&component));
+        Ok(component)
     }
 
     /// The description that was stored for this component with the same environment and arguments.

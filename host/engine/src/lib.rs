@@ -23,6 +23,7 @@ mod limiter;
 mod linker;
 mod logs;
 mod meter;
+mod rest;
 mod stacks;
 mod state;
 mod ticker;

@@ -1,11 +1,11 @@
 //! The clock that interrupts guests: it advances wasmtime's epoch once per millisecond while a guest runs, and stops
-//! when none does.
+//! when none does. When none has for a while, it has what they used let go.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// How long a guest may keep its thread before the others on it get their turn. 10 ms would show in a 2 ms hop.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -14,7 +14,11 @@ pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// it stays up through short pauses.
 const LINGER_TICKS: u32 = 10;
 
-/// The thread only loops; musl's minimum is enough.
+/// How long no guest runs until the host rests, once until the next one runs. Longer than the pauses in anything that is
+/// under way, since the next guest finds its code unmapped: that costs it some hundred page faults.
+const REST_AFTER: Duration = Duration::from_secs(2);
+
+/// The thread only loops and reads short files; musl's minimum is enough.
 const STACK_BYTES: usize = 64 << 10;
 
 /// Owns the thread, which ends when this is dropped.
@@ -36,10 +40,14 @@ struct Shared {
 pub(crate) struct Running<'a>(&'a Shared);
 
 impl Ticker {
-    pub(crate) fn start(tick: impl Fn() + Send + 'static) -> std::io::Result<Self> {
+    /// `tick` is called every millisecond while a guest runs, `rest` when none has run for two seconds.
+    pub(crate) fn start(tick: impl Fn() + Send + 'static, rest: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let thread = Arc::clone(&shared);
-        std::thread::Builder::new().name("epoch".into()).stack_size(STACK_BYTES).spawn(move || thread.run(&tick))?;
+        std::thread::Builder::new()
+            .name("epoch".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || thread.run(&tick, &rest))?;
         Ok(Self(shared))
     }
 
@@ -78,7 +86,7 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    fn run(&self, tick: &impl Fn()) {
+    fn run(&self, tick: &impl Fn(), rest: &impl Fn()) {
         let mut idle = 0;
         while !self.stopped.load(Ordering::SeqCst) {
             if self.ran.swap(false, Ordering::Relaxed) || self.running.load(Ordering::SeqCst) > 0 {
@@ -87,17 +95,29 @@ impl Shared {
                 idle += 1;
             }
             if idle > LINGER_TICKS {
-                let mut guard = self.lock.lock();
-                self.parked.store(true, Ordering::SeqCst);
-                while self.running.load(Ordering::SeqCst) == 0 && !self.stopped.load(Ordering::SeqCst) {
-                    self.wake.wait(&mut guard);
-                }
-                self.parked.store(false, Ordering::SeqCst);
+                self.park(rest);
                 idle = 0;
             }
             std::thread::sleep(TICK);
             tick();
         }
+    }
+
+    /// Waits for a guest that runs.
+    fn park(&self, rest: &impl Fn()) {
+        let mut guard = self.lock.lock();
+        self.parked.store(true, Ordering::SeqCst);
+        let mut awake = true;
+        while self.running.load(Ordering::SeqCst) == 0 && !self.stopped.load(Ordering::SeqCst) {
+            if !awake {
+                self.wake.wait(&mut guard);
+            } else if self.wake.wait_for(&mut guard, REST_AFTER).timed_out() {
+                // A guest that begins now must not wait for this.
+                MutexGuard::unlocked(&mut guard, rest);
+                awake = false;
+            }
+        }
+        self.parked.store(false, Ordering::SeqCst);
     }
 }
 
@@ -115,9 +135,12 @@ mod tests {
     fn ticks_while_a_guest_runs_and_parks_when_none_does() {
         let ticks = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&ticks);
-        let ticker = Ticker::start(move || {
-            count.fetch_add(1, Ordering::SeqCst);
-        })
+        let ticker = Ticker::start(
+            move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            },
+            || (),
+        )
         .unwrap();
         wait_for(|| ticker.is_parked());
         let parked_at = ticks.load(Ordering::SeqCst);
@@ -126,6 +149,22 @@ mod tests {
             wait_for(|| ticks.load(Ordering::SeqCst) >= parked_at + 3);
         }
         wait_for(|| ticker.is_parked());
+    }
+
+    #[test]
+    fn rests_once_after_each_time_that_guests_ran() {
+        let rests = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&rests);
+        let rest = move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        };
+        let ticker = Ticker::start(|| (), rest).unwrap();
+        wait_for(|| rests.load(Ordering::SeqCst) == 1);
+        let running = ticker.enter();
+        wait_for(|| !ticker.is_parked());
+        assert_eq!(rests.load(Ordering::SeqCst), 1, "only while no guest runs");
+        drop(running);
+        wait_for(|| rests.load(Ordering::SeqCst) == 2);
     }
 
     #[test]
@@ -138,9 +177,12 @@ mod tests {
         }
         let ended = Arc::new(AtomicBool::new(false));
         let guard = Ended(Arc::clone(&ended));
-        let ticker = Ticker::start(move || {
-            let _keep = &guard;
-        })
+        let ticker = Ticker::start(
+            move || {
+                let _keep = &guard;
+            },
+            || (),
+        )
         .unwrap();
         drop(ticker);
         wait_for(|| ended.load(Ordering::SeqCst));
