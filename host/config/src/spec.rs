@@ -1,5 +1,6 @@
 //! What an administrator says of one guest.
 
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -67,10 +68,15 @@ pub struct GuestSpec {
     #[schemars(range(min = 1, max = 10_000))]
     pub weight: u32,
     /// Other hosts that the guest may send HTTP requests to, as `host` (HTTPS, port 443), `host:port`, or
-    /// `http://host:port` for plain HTTP. A network such as `10.96.0.0/12` lets the listed names lead there. Default: none.
+    /// `http://host:port` for plain HTTP. A network such as `10.96.0.0/12` lets the listed names lead there, and
+    /// `http://10.244.0.0/16:8081` stands for all of its addresses. Default: none.
     /// The API server is always reached as `https://kubernetes.default.svc`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_hosts: Vec<AllowedHost>,
+    /// PEM file with certificate authorities of `allowedHosts` beside the public ones, relative to the directory of this
+    /// file. The guest begins anew when it changes. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_authorities: Option<PathBuf>,
     /// How often all objects are reconciled without a change, such as `10h`. Default: never.
     #[serde(default, with = "duration::optional", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "duration::optional_schema")]
@@ -178,6 +184,7 @@ impl GuestSpec {
             concurrency: default_concurrency(),
             weight: default_weight(),
             allowed_hosts: Vec::new(),
+            certificate_authorities: None,
             resync: None,
             suspend: false,
             allow_cross_namespace_mapping: false,
@@ -189,6 +196,17 @@ impl GuestSpec {
     #[must_use]
     pub fn wasm_path(&self, directory: &Path) -> PathBuf {
         directory.join(&self.wasm)
+    }
+
+    /// The path of the file of authorities, from the directory of the configuration file.
+    #[must_use]
+    pub fn certificate_authorities_path(&self, directory: &Path) -> Option<PathBuf> {
+        self.certificate_authorities.as_ref().map(|path| directory.join(path))
+    }
+
+    /// The files that it names. The guest begins anew when one of them changes.
+    pub fn files(&self, directory: &Path) -> impl Iterator<Item = PathBuf> {
+        iter::once(self.wasm_path(directory)).chain(self.certificate_authorities_path(directory))
     }
 
     /// The account that the guest acts as.

@@ -15,7 +15,8 @@ use crate::network::Network;
 const API_SERVER: &str = "kubernetes.default.svc";
 
 /// One entry: `host`, `host:port`, `http://host:port`, `https://host`, an address in place of the host, or a network such
-/// as `10.96.0.0/12`. A network opens no host by itself: it says that listed names may lead there.
+/// as `10.96.0.0/12`. A network opens no host by itself: it says that listed names may lead there. With a scheme or a port,
+/// such as `http://10.244.0.0/16:8081`, it stands for each address in it: pods have no names.
 ///
 /// An address that guests do not reach otherwise (loopback, cluster-internal, ...) is allowed by being listed as such.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,13 +25,14 @@ pub struct AllowedHost(Entry);
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Entry {
     Host { scheme: Scheme, host: String, port: u16 },
+    Addresses { scheme: Scheme, network: Network, port: u16 },
     Network(Network),
 }
 
 /// An entry that is none. The administrator has to change the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a host: write `host`, `host:port`, `http://host:port` for plain HTTP, or a network such as `10.96.0.0/12`"
+    "`{0}` is not a host: write `host`, `host:port`, `http://host:port` for plain HTTP, a network such as `10.96.0.0/12`, or `http://10.244.0.0/16:8081` for all of its addresses"
 )]
 pub struct InvalidAllowedHost(String);
 
@@ -84,13 +86,23 @@ impl FromStr for AllowedHost {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port.parse::<u16>().map_err(|_| invalid())?)),
             _ => (rest, None),
         };
-        let host = host.to_ascii_lowercase();
-        let is_api_server = host == API_SERVER || host.strip_suffix(".cluster.local") == Some(API_SERVER);
-        if !is_host(&host) || is_api_server || port == Some(0) {
+        if port == Some(0) {
             return Err(invalid());
         }
-        Ok(Self(Entry::Host { scheme, host, port: port.unwrap_or(scheme.default_port()) }))
+        let port = port.unwrap_or(scheme.default_port());
+        let host = host.to_ascii_lowercase();
+        if host.contains('/') {
+            let network = bare(&host).parse().map_err(|_| invalid())?;
+            return Ok(Self(Entry::Addresses { scheme, network, port }));
+        }
+        let is_api_server = host == API_SERVER || host.strip_suffix(".cluster.local") == Some(API_SERVER);
+        if !is_host(&host) || is_api_server { Err(invalid()) } else { Ok(Self(Entry::Host { scheme, host, port })) }
     }
+}
+
+/// An IPv6 address without the brackets that it has before a port.
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 fn is_host(host: &str) -> bool {
@@ -116,6 +128,9 @@ impl AllowedHost {
     pub fn admits(&self, scheme: Scheme, host: &str, port: u16) -> bool {
         match &self.0 {
             Entry::Host { scheme: s, host: h, port: p } => (*s, h.as_str(), *p) == (scheme, host, port),
+            Entry::Addresses { scheme: s, network, port: p } => {
+                (*s, *p) == (scheme, port) && bare(host).parse().is_ok_and(|ip| network.contains(unmapped(ip)))
+            }
             Entry::Network(_) => false,
         }
     }
@@ -126,9 +141,9 @@ impl AllowedHost {
     pub fn lists_address(&self, ip: IpAddr, port: u16) -> bool {
         match &self.0 {
             Entry::Host { host, port: p, .. } => {
-                let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-                *p == port && bare.parse::<IpAddr>().is_ok_and(|listed| unmapped(listed) == ip)
+                *p == port && bare(host).parse::<IpAddr>().is_ok_and(|listed| unmapped(listed) == ip)
             }
+            Entry::Addresses { network, port: p, .. } => *p == port && network.contains(ip),
             Entry::Network(network) => network.contains(ip),
         }
     }
@@ -158,6 +173,10 @@ impl fmt::Display for AllowedHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Entry::Host { scheme, host, port } => write!(f, "{}://{host}:{port}", scheme.as_str()),
+            Entry::Addresses { scheme, network, port } if network.to_string().contains(':') => {
+                write!(f, "{}://[{network}]:{port}", scheme.as_str())
+            }
+            Entry::Addresses { scheme, network, port } => write!(f, "{}://{network}:{port}", scheme.as_str()),
             Entry::Network(network) => network.fmt(f),
         }
     }
@@ -183,7 +202,7 @@ impl JsonSchema for AllowedHost {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "`host` (HTTPS, port 443), `host:port`, `http://host:port` for plain HTTP, or a network such as `10.96.0.0/12` that listed names may lead to; no wildcards.",
+            "description": "`host` (HTTPS, port 443), `host:port`, `http://host:port` for plain HTTP, a network such as `10.96.0.0/12` that listed names may lead to, or `http://10.244.0.0/16:8081` for all of its addresses; no wildcards.",
             "minLength": 1,
         })
     }
@@ -225,6 +244,22 @@ mod tests {
     }
 
     #[test]
+    fn a_network_with_a_scheme_or_a_port_is_each_of_its_addresses() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let pods = allowed("http://10.244.0.0/16:8081");
+        assert!(pods.admits(Scheme::Http, "10.244.1.7", 8081) && pods.lists_address(ip("10.244.1.7"), 8081));
+        assert!(!pods.admits(Scheme::Http, "10.245.1.7", 8081) && !pods.lists_address(ip("10.245.1.7"), 8081));
+        assert!(!pods.admits(Scheme::Http, "10.244.1.7", 80) && !pods.lists_address(ip("10.244.1.7"), 80));
+        assert!(!pods.admits(Scheme::Https, "10.244.1.7", 8081));
+        assert!(!pods.admits(Scheme::Http, "example.com", 8081));
+        assert!(allowed("10.244.0.0/16:8081").admits(Scheme::Https, "10.244.1.7", 8081));
+        assert!(allowed("http://[fd00::/8]:80").admits(Scheme::Http, "[fd12::1]", 80));
+        for text in ["http://10.244.0.0/16:8081", "https://[fd00::/8]:443"] {
+            assert_eq!(allowed(text).to_string(), text);
+        }
+    }
+
+    #[test]
     fn what_is_not_a_host_is_refused() {
         for bad in [
             "",
@@ -240,6 +275,9 @@ mod tests {
             "a b",
             "a..b",
             "10.0.0.0/33",
+            "http://10.0.0.0/33:80",
+            "http://10.0.0.0/8:0",
+            "http://10.0.0.0/8/path",
             "https://a/path",
             "::1",
             "1.2.3",

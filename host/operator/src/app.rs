@@ -218,8 +218,9 @@ async fn follow(host: &Arc<Host>, door: &Arc<FrontDoor>, config: &Path, host_nam
     let mut listeners = Listeners::default();
     loop {
         listeners.apply(door, &host.specs(), &host.options.directory).await;
-        let components = host.specs().into_iter().map(|spec| spec.wasm_path(&host.options.directory));
-        reload.watch(std::iter::once(config.to_owned()).chain(components));
+        let specs = host.specs();
+        let files = specs.iter().flat_map(|spec| spec.files(&host.options.directory));
+        reload.watch(std::iter::once(config.to_owned()).chain(files));
         reload.changed().await;
         match wasm_operator_config::read(config, host_namespace) {
             Ok(parsed) => {

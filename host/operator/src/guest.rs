@@ -105,17 +105,17 @@ impl Guest {
     }
 
     /// Notes that the guest does not run as configured.
-    pub(crate) fn refuse(&self, component: Fingerprint) {
-        *self.refused.lock() = Some(component);
+    pub(crate) fn refuse(&self, files: Fingerprint) {
+        *self.refused.lock() = Some(files);
     }
 
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.lock().is_some()
     }
 
-    /// Whether the component's file is another one than what runs, and than what was refused.
-    pub(crate) fn has_new_component(&self, host: &Host) -> bool {
-        let now = Fingerprint::of(&self.spec.lock().wasm_path(&host.options.directory));
+    /// Whether one of its files is another one than what runs, and than what was refused.
+    pub(crate) fn has_new_files(&self, host: &Host) -> bool {
+        let now = Fingerprint::of(&self.spec.lock(), &host.options.directory);
         match &*self.refused.lock() {
             Some(refused) => *refused != now,
             None => self.active.read().as_ref().is_some_and(|active| active.fingerprint != now),

@@ -116,8 +116,8 @@ impl Host {
             }
         }
         for guest in self.all() {
-            if guest.has_new_component(self) {
-                info!(guest = &*guest.name, "the component's file has changed");
+            if guest.has_new_files(self) {
+                info!(guest = &*guest.name, "a file of the guest has changed");
                 self.replace(&guest, guest.spec());
             }
         }
@@ -170,10 +170,10 @@ impl Host {
                     guest.stage(revision);
                     host.scheduler.tell(|dispatcher, now| dispatcher.reload(now, guest.id));
                 }
-                Some(Err(Refusal { component, error })) => {
+                Some(Err(Refusal { files, error })) => {
                     error!(guest = &*guest.name, %error, "the change is not applied; the guest goes on as it was");
                     host.events.warn("GuestRejected", &guest.name, &error.note(&guest.name));
-                    guest.refuse(component);
+                    guest.refuse(files);
                 }
                 None => {}
             }
@@ -231,11 +231,11 @@ impl Host {
                     });
                     dispatcher.loaded(now, guest.id);
                 }),
-                Err(Refusal { component, error }) => {
+                Err(Refusal { files, error }) => {
                     error!(guest = &*guest.name, kind = error.kind(), %error, "the guest cannot run");
                     self.metrics.trapped(&guest.name, error.kind());
                     self.events.warn("GuestRejected", &guest.name, &error.note(&guest.name));
-                    guest.refuse(component);
+                    guest.refuse(files);
                     self.scheduler.tell(|dispatcher, now| dispatcher.load_failed(now, guest.id));
                 }
             }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod app;
+mod authorities;
 mod checks;
 mod cli;
 mod forecast;

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use wasm_operator_cluster::gateway::{GuestAccess, GuestGateway, IdentityError, InvalidAccess};
+use wasm_operator_cluster::gateway::{Authorities, GuestAccess, GuestGateway, IdentityError, InvalidAccess};
 use wasm_operator_cluster::informer::{Scope, Subscription, SubscriptionState};
 use wasm_operator_config::{Approval, ApprovalError, GrantError, GuestSpec};
 use wasm_operator_core::description::{self, Description};
@@ -20,6 +20,7 @@ use wasm_operator_core::request::Verb;
 use wasm_operator_core::watch::{InvalidWatch, Mapping, Watch, validate_controller};
 use wasm_operator_engine::{Artifact, CallError, GuestLogs, GuestSettings, LoadError, PrepareError};
 
+use crate::authorities::{self, AuthoritiesError};
 use crate::guest_log::{GuestLog, within};
 use crate::host::Host;
 use crate::outgoing::Outgoing;
@@ -54,6 +55,8 @@ pub(crate) enum RevisionError {
     Access(#[from] InvalidAccess),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Authorities(#[from] AuthoritiesError),
     #[error("the host is stopping")]
     Stopping,
 }
@@ -89,6 +92,7 @@ impl RevisionError {
             Self::Grant(_) | Self::Approval(_) | Self::Rule(_) | Self::WatchNotGranted { .. } | Self::Access(_) => {
                 "permissions"
             }
+            Self::Authorities(_) => "authorities",
             Self::Stopping => "stopping",
         }
     }
@@ -107,24 +111,29 @@ impl RevisionError {
     }
 }
 
-/// What tells one state of a file from another without reading it.
+/// Device, inode, size, and the time of the last change in seconds and nanoseconds.
+type FileIdentity = (u64, u64, u64, i64, i64);
+
+/// What tells one state of a guest's files from another without reading them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fingerprint {
-    path: PathBuf,
-    identity: Option<(u64, u64, u64, i64, i64)>,
+    wasm: PathBuf,
+    identities: Vec<Option<FileIdentity>>,
 }
 
 impl Fingerprint {
-    pub(crate) fn of(path: &Path) -> Self {
-        let identity =
-            fs::metadata(path).ok().map(|file| (file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()));
-        Self { path: path.to_owned(), identity }
+    pub(crate) fn of(spec: &GuestSpec, directory: &Path) -> Self {
+        let identity = |path: PathBuf| {
+            let file = fs::metadata(path).ok()?;
+            Some((file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
+        };
+        Self { wasm: spec.wasm_path(directory), identities: spec.files(directory).map(identity).collect() }
     }
 }
 
 /// Why a version does not run, and of which component.
 pub(crate) struct Refusal {
-    pub(crate) component: Fingerprint,
+    pub(crate) files: Fingerprint,
     pub(crate) error: Box<RevisionError>,
 }
 
@@ -137,6 +146,7 @@ pub(crate) struct Revision {
     settings: GuestSettings,
     permissions: Permissions,
     user: String,
+    authorities: Option<Authorities>,
 }
 
 /// A version that runs.
@@ -158,11 +168,11 @@ pub(crate) struct Watching {
 impl Revision {
     /// Compiles and describes the component, resolves what it may do, and has the API server confirm its identity.
     pub(crate) async fn prepare(host: &Arc<Host>, id: GuestId, spec: GuestSpec) -> Result<Self, Refusal> {
-        // Before the file is read: a later change of it is one more change.
-        let component = Fingerprint::of(&spec.wasm_path(&host.options.directory));
-        let refused = component.clone();
-        let revision = Self::of(host, id, spec, component).await;
-        revision.map_err(|error| Refusal { component: refused, error: error.into() })
+        // Before the files are read: a later change of one is one more change.
+        let fingerprint = Fingerprint::of(&spec, &host.options.directory);
+        let files = fingerprint.clone();
+        let revision = Self::of(host, id, spec, fingerprint).await;
+        revision.map_err(|error| Refusal { files, error: error.into() })
     }
 
     async fn of(
@@ -171,7 +181,7 @@ impl Revision {
         spec: GuestSpec,
         fingerprint: Fingerprint,
     ) -> Result<Self, RevisionError> {
-        let artifact = host.engine.prepare(&fingerprint.path).await?;
+        let artifact = host.engine.prepare(&fingerprint.wasm).await?;
         let settings = GuestSettings {
             name: spec.name.as_str().into(),
             env: spec.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
@@ -185,13 +195,14 @@ impl Revision {
         check_watches(&description, &permissions)?;
         let user = spec.identity(host.identity_namespace()).to_string();
         host.gateway.verify_identity(&user).await?;
-        Ok(Self { spec, fingerprint, description, artifact, settings, permissions, user })
+        let authorities = authorities::read(&spec, &host.options.directory)?;
+        Ok(Self { spec, fingerprint, description, artifact, settings, permissions, user, authorities })
     }
 
     /// Takes over: from now on the guest has this version's rights, and changes are marked in its queue.
     pub(crate) fn activate(self, host: &Host, id: GuestId) -> Result<Active, Refusal> {
-        let refused = self.fingerprint.clone();
-        self.start(host, id).map_err(|error| Refusal { component: refused, error: error.into() })
+        let files = self.fingerprint.clone();
+        self.start(host, id).map_err(|error| Refusal { files, error: error.into() })
     }
 
     fn start(self, host: &Host, id: GuestId) -> Result<Active, RevisionError> {
@@ -200,6 +211,7 @@ impl Revision {
             user: self.user.clone(),
             permissions: self.permissions.clone(),
             allowed_hosts: self.spec.allowed_hosts.clone(),
+            authorities: self.authorities.clone(),
             limits: self.spec.limits.clone(),
             adopt_field_manager: self.spec.adopt_field_manager.clone(),
         })?;

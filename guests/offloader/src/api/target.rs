@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct OffloadTargetSpec {
     /// Scheme, host and port of the OpenWhisk API: `https://openwhisk.example.org`. The host must allow it
-    /// (`allowedHosts` in the guest's configuration). Its certificate has to be of a public authority.
+    /// (`allowedHosts` in the guest's configuration). Its certificate has to be of a public authority or of one in
+    /// `certificateAuthorities` there.
     #[schemars(regex(pattern = r"^https?://[^/?#@\s]+$"), length(max = 300))]
     pub api_host: String,
     /// The Secret of this namespace with the key `user:password` that OpenWhisk issued.

@@ -49,7 +49,7 @@ pub use error::{BodyError, SendError};
 pub(crate) use forward::chain;
 pub use identity::IdentityError;
 pub use metrics::{CallLabels, DeniedLabels, DurationLabels, GatewayMetrics, RequestLabels};
-pub use outbound::ClosedAddresses;
+pub use outbound::{Authorities, ClosedAddresses, InvalidAuthorities};
 
 /// The authority that stands for the API server, as guests write it. The whole text is compared: a host name alone
 /// would let `user@kubernetes.default.svc` pass.
@@ -97,6 +97,8 @@ pub struct GuestAccess {
     pub permissions: Permissions,
     /// Hosts other than the API server.
     pub allowed_hosts: Vec<AllowedHost>,
+    /// What vouches for them; none: the public authorities alone.
+    pub authorities: Option<Authorities>,
     /// Sizes, times and numbers.
     pub limits: Limits,
     /// The field manager of a native controller whose place the guest takes; its fields stay owned.

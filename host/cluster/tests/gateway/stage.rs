@@ -129,6 +129,7 @@ impl Stage {
             user: self.user(account),
             permissions: Permissions::new(rules, None)?,
             allowed_hosts: Vec::new(),
+            authorities: None,
             limits: Limits { request_milliseconds: 60_000, ..Limits::default() },
             adopt_field_manager: None,
         })

@@ -13,6 +13,7 @@ use wasm_operator_core::watch::Watch;
 use super::component::{Component, Components, settings};
 use super::output::{complain, print};
 use super::{CacheArgs, NamespaceArgs, block_on};
+use crate::authorities;
 
 #[derive(Debug, Args)]
 pub(super) struct Validate {
@@ -41,9 +42,15 @@ impl Validate {
             }
         };
         let mut found: Vec<Diagnostic> = parsed.diagnostics().cloned().collect();
+        let directory = self.config.parent().unwrap_or(Path::new(""));
+        for document in parsed.guests() {
+            if let Err(error) = authorities::read(&document.spec, directory) {
+                let at = &[Segment::Field("certificateAuthorities")];
+                found.push(document.diagnostic(Severity::Error, at, error.to_string()));
+            }
+        }
         if !self.no_components {
             let components = Components::open(self.cache.directory()?)?;
-            let directory = self.config.parent().unwrap_or(Path::new(""));
             block_on(async {
                 for document in parsed.guests() {
                     let wasm = document.spec.wasm_path(directory);

@@ -87,6 +87,24 @@ fn validate_names_what_a_component_asks_for_and_is_not_granted() -> Result<()> {
 }
 
 #[test]
+fn validate_names_the_file_of_authorities_that_cannot_be_used() -> Result<()> {
+    let directory = directory("validate-authorities")?;
+    std::fs::write(directory.join("ca.pem"), "not a certificate")?;
+    let text = "name: a\nwasm: ./a.wasm\ncertificateAuthorities: ca.pem\n---\nname: b\nwasm: ./a.wasm\ncertificateAuthorities: missing.pem\n";
+    std::fs::write(directory.join("wasm_config.yaml"), text)?;
+    let output = run(&directory, &["validate", "--no-components"])?;
+    assert_eq!(output.code, 1, "{output:?}");
+    for words in [
+        &["wasm_config.yaml:3:", "`certificateAuthorities`", "ca.pem", "no certificate"],
+        &["wasm_config.yaml:7:", "`certificateAuthorities`", "missing.pem", "No such file"],
+    ] {
+        let found = output.stderr.split("\n\n").any(|message| words.iter().all(|word| message.contains(word)));
+        ensure!(found, "no message with {words:?} in:\n{}", output.stderr);
+    }
+    Ok(())
+}
+
+#[test]
 fn validate_needs_no_component_when_told_so() -> Result<()> {
     let directory = directory("validate-no-components")?;
     std::fs::write(directory.join("wasm_config.yaml"), "name: a\nwasm: ./missing.wasm\n")?;

@@ -3,6 +3,7 @@
 //! a name which changes its mind in between leads nowhere else. No proxy from the environment, no redirects, no pool.
 
 mod address;
+mod authorities;
 mod closed;
 
 use std::net::SocketAddr;
@@ -15,7 +16,6 @@ use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -29,6 +29,7 @@ use super::error::SendError;
 use super::forward::chain;
 use super::{Body, GuestAccess};
 
+pub use authorities::{Authorities, InvalidAuthorities};
 pub use closed::ClosedAddresses;
 
 /// Sends requests to other hosts.
@@ -47,23 +48,7 @@ struct Destination {
 impl Outbound {
     /// `closed` are addresses that no guest reaches, whatever is listed.
     pub(crate) fn new(closed: ClosedAddresses) -> Self {
-        let mut roots = RootCertStore::empty();
-        // Built in: a static binary in an empty image finds none elsewhere.
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        Self::with_roots(roots, closed)
-    }
-
-    fn with_roots(roots: RootCertStore, closed: ClosedAddresses) -> Self {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        // The provider supports the default versions, so this does not fail; without it no connection is secure.
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map(|builder| builder.with_root_certificates(roots).with_no_client_auth());
-        let config = config.unwrap_or_else(|error| {
-            tracing::error!(%error, "no TLS to other hosts");
-            ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth()
-        });
-        Self { tls: TlsConnector::from(Arc::new(config)), closed }
+        Self { tls: authorities::connector(authorities::public()), closed }
     }
 
     pub(crate) async fn send(
@@ -97,7 +82,8 @@ impl Outbound {
                 let tls = |cause: String| SendError::Tls { host: destination.authority(), cause };
                 let name =
                     ServerName::try_from(destination.bare_host().to_owned()).map_err(|error| tls(error.to_string()))?;
-                let stream = self.tls.connect(name, stream).await.map_err(|error| tls(chain(&error)))?;
+                let tls_of_guest = access.authorities.as_ref().map_or(&self.tls, |authorities| &authorities.tls);
+                let stream = tls_of_guest.connect(name, stream).await.map_err(|error| tls(chain(&error)))?;
                 exchange(stream, request, &destination).await?
             }
         };

@@ -14,6 +14,7 @@ fn access(allowed: &[&str]) -> GuestAccess {
         user: "system:serviceaccount:host:guest-ring".into(),
         permissions: Permissions::default(),
         allowed_hosts: allowed.iter().map(|host| host.parse().unwrap()).collect(),
+        authorities: None,
         limits: Limits::default(),
         adopt_field_manager: None,
     }
@@ -144,13 +145,12 @@ async fn a_large_answer_is_cut_and_a_large_request_refused() {
 #[tokio::test]
 async fn a_certificate_that_nobody_vouches_for_ends_the_connection() {
     let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-    let certificate = key.cert.der().clone();
     let private = rustls::pki_types::PrivatePkcs8KeyDer::from(key.signing_key.serialize_der());
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], private.into())
+        .with_single_cert(vec![key.cert.der().clone()], private.into())
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -165,10 +165,12 @@ async fn a_certificate_that_nobody_vouches_for_ends_the_connection() {
     });
     let uri = format!("https://{address}/");
     let access = access(&[&address.to_string()]);
-    let denied = send(&Outbound::new(ClosedAddresses::default()), &access, get(&uri)).await.unwrap_err();
+    let outbound = Outbound::new(ClosedAddresses::default());
+    let denied = send(&outbound, &access, get(&uri)).await.unwrap_err();
     assert!(matches!(denied, SendError::Tls { .. }), "{denied:?}");
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate).unwrap();
-    let trusting = Outbound::with_roots(roots, ClosedAddresses::default());
-    assert_eq!(send(&trusting, &access, get(&uri)).await.unwrap().status(), 200);
+    let pem = key.cert.pem();
+    let trusting = GuestAccess { authorities: Some(Authorities::from_pem(pem.as_bytes()).unwrap()), ..access.clone() };
+    assert_eq!(send(&outbound, &trusting, get(&uri)).await.unwrap().status(), 200);
+    let denied = send(&outbound, &access, get(&uri)).await.unwrap_err();
+    assert!(matches!(denied, SendError::Tls { .. }), "another guest's authorities: {denied:?}");
 }

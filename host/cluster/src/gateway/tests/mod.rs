@@ -222,6 +222,7 @@ fn access(name: &str) -> GuestAccess {
         )
         .unwrap(),
         allowed_hosts: Vec::new(),
+        authorities: None,
         limits: Limits::default(),
         adopt_field_manager: None,
     }

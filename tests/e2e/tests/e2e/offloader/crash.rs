@@ -194,20 +194,20 @@ fn a_flow_is_made_once_whatever_is_interrupted() -> Result<()> {
 #[test]
 fn a_flow_is_reconfigured_whatever_is_interrupted() -> Result<()> {
     test_with_nodes(async |space| {
-        crash_after_every_write(space, &Flow::new(Until::Reconfigured).await?, &[Fault::KillHost]).await?.check()
+        crash_after_every_write(space, &Flow::new(Until::Reconfigured).await?, &Fault::ALL).await?.check()
     })
 }
 
 #[test]
 fn an_end_is_told_whatever_is_interrupted() -> Result<()> {
     test_with_nodes(async |space| {
-        crash_after_every_write(space, &Flow::new(Until::Completed).await?, &[Fault::KillHost]).await?.check()
+        crash_after_every_write(space, &Flow::new(Until::Completed).await?, &Fault::ALL).await?.check()
     })
 }
 
 #[test]
 fn a_flow_is_deleted_whatever_is_interrupted() -> Result<()> {
     test_with_nodes(async |space| {
-        crash_after_every_write(space, &Flow::new(Until::Deleted).await?, &[Fault::KillHost]).await?.check()
+        crash_after_every_write(space, &Flow::new(Until::Deleted).await?, &Fault::ALL).await?.check()
     })
 }

@@ -3,7 +3,7 @@
 use harness::{Context as _, Result, ensure, eventually, test_with_nodes};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Secret;
-use openwhisk::{Action, Behaviour};
+use openwhisk::{Action, Behaviour, OpenWhisk};
 use serde_json::{Value, json};
 
 use super::stage::{KEY, Stage, looked_up, text};
@@ -171,6 +171,31 @@ fn a_target_says_whether_openwhisk_answers() -> Result<()> {
             })
             .await?;
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn an_openwhisk_with_an_authority_of_its_own_is_trusted_once_the_guest_is_told_of_it() -> Result<()> {
+    test_with_nodes(async |space| {
+        let whisk = OpenWhisk::start_tls().await?;
+        whisk.namespace("guest", KEY);
+        whisk.action("/guest/ping", Action::blackbox("i:1"))?;
+        let file = space.directory().join("authorities.pem");
+        // An authority, and the wrong one.
+        let stranger = OpenWhisk::start_tls().await?;
+        std::fs::write(&file, stranger.authority().context("an authority")?)?;
+        let stage =
+            Stage::beside(space, &whisk, |guest| guest.set("certificateAuthorities", file.display().to_string()))
+                .await?;
+        stage.offload("ping", looked_up("/guest/ping")).await?;
+        let message = stage.until_condition("ping", "ActionResolved", "False", "LookupFailed").await?;
+        ensure!(message.contains("Tls"), "{message}");
+
+        let next = file.with_extension("next");
+        std::fs::write(&next, whisk.authority().context("an authority")?)?;
+        std::fs::rename(&next, &file)?;
+        stage.until_phase("ping", "Running").await?;
         Ok(())
     })
 }

@@ -7,6 +7,7 @@ mod facade;
 mod finish;
 mod lookup;
 mod placement;
+mod push;
 mod quiet;
 mod reconfigure;
 mod stage;

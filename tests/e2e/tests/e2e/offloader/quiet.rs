@@ -13,9 +13,19 @@ const QUIET: Duration = Duration::from_secs(20);
 
 #[test]
 fn running_flows_wake_nobody() -> Result<()> {
+    stay_asleep(20, QUIET)
+}
+
+#[test]
+#[ignore = "takes eleven minutes; run it by its name with `--ignored`"]
+fn a_hundred_running_flows_wake_nobody_in_ten_minutes() -> Result<()> {
+    stay_asleep(100, Duration::from_secs(600))
+}
+
+fn stay_asleep(flows: usize, quiet: Duration) -> Result<()> {
     test_with_nodes(async |space| {
         let stage = Stage::new(space).await?;
-        let names: Vec<String> = (0..20).map(|index| format!("flow-{index}")).collect();
+        let names: Vec<String> = (0..flows).map(|index| format!("flow-{index}")).collect();
         let spec = json!({"action": "/guest/ping", "image": "i:1", "service": {"type": "ClusterIP"}});
         let offloads = futures::stream::iter(&names).map(|name| stage.offload(name, spec.clone()));
         offloads.buffer_unordered(4).try_collect::<Vec<_>>().await?;
@@ -25,7 +35,7 @@ fn running_flows_wake_nobody() -> Result<()> {
         stage.host.until_asleep(GUEST).await?;
         let before = stage.host.wakes_of(GUEST).await?;
         // Nothing happens for so long: that is the behaviour.
-        tokio::time::sleep(QUIET).await;
+        tokio::time::sleep(quiet).await;
         assert_eq!(stage.host.wakes_of(GUEST).await?, before);
         Ok(())
     })

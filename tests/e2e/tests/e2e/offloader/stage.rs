@@ -101,10 +101,19 @@ impl<'a> Stage<'a> {
     /// A stage with OpenWhisk, and a target of the name `whisk` for it.
     pub(crate) async fn with_openwhisk(space: &'a Space) -> Result<(Self, OpenWhisk)> {
         let whisk = openwhisk_with_user().await?;
+        Ok((Self::beside(space, &whisk, |guest| guest).await?, whisk))
+    }
+
+    /// A stage that may reach this OpenWhisk, and a target of the name `whisk` for it.
+    pub(crate) async fn beside(
+        space: &'a Space,
+        whisk: &OpenWhisk,
+        change: impl FnOnce(Guest) -> Guest,
+    ) -> Result<Self> {
         let url = whisk.url();
-        let stage = Self::with(space, |guest| guest.set("allowedHosts", vec![url.clone()])).await?;
+        let stage = Self::with(space, |guest| change(guest.set("allowedHosts", vec![url.clone()]))).await?;
         target(space, &stage.namespace, "whisk", &url, KEY).await?;
-        Ok((stage, whisk))
+        Ok(stage)
     }
 
     /// Creates a flow and returns its identifier.
