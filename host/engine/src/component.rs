@@ -55,6 +55,11 @@ pub struct Component {
     bytes: u64,
 }
 
+/// An estimate of the anonymous memory that a loaded component holds besides its mapped file.
+pub(crate) fn loaded_bytes(artifact: &Artifact) -> u64 {
+    LOADED_BYTES.saturating_add(artifact.bytes() / FILE_BYTES_PER_HEAP_BYTE)
+}
+
 impl Component {
     #[allow(unsafe_code)]
     pub(crate) fn load(engine: Arc<Inner>, artifact: &Artifact) -> Result<Self, LoadError> {
@@ -64,15 +69,15 @@ impl Component {
         // SAFETY: the file must be the unmodified output of wasmtime's compiler. Only the host's user can write to the
         // directory; the host puts nothing there but what its own compile child wrote from a component of this digest; the
         // checksum in the file's name was compared after that, and the file is still the same one.
-        let component = unsafe { wasmtime::component::Component::deserialize_file(&engine.wasmtime, artifact.path()) }
+        let component = unsafe { wasmtime::component::Component::deserialize_file(&engine.controllers.wasmtime, artifact.path()) }
             .map_err(|error| LoadError::Map { path: artifact.path().to_owned(), message: format!("{error:#}") })?;
-        let interface = Interface::of(&component.component_type(), &engine.wasmtime);
+        let interface = Interface::of(&component.component_type(), &engine.controllers.wasmtime);
         interface.check()?;
         let link = |error: wasmtime::Error| LoadError::Link(format!("{error:#}"));
-        let pre = engine.linker.instantiate_pre(&component).map_err(link)?;
+        let pre = engine.controllers.linker.instantiate_pre(&component).map_err(link)?;
         let controller = ControllerIndices::new(&pre).map_err(link)?;
         let handler = if interface.serves_requests() { Some(ProxyIndices::new(&pre).map_err(link)?) } else { None };
-        let bytes = LOADED_BYTES.saturating_add(artifact.bytes() / FILE_BYTES_PER_HEAP_BYTE);
+        let bytes = loaded_bytes(artifact);
         Ok(Self { engine, pre, controller, handler, interface, bytes })
     }
 
@@ -91,7 +96,7 @@ impl Component {
     /// Asks the guest for its controllers and the permissions that it wants. It has no HTTP and one second.
     pub async fn describe(&self, settings: &GuestSettings, logs: &Arc<GuestLogs>) -> Result<Description, CallError> {
         let allowance = self.allowance(&settings.limits, Call::Describe(DESCRIBE_TIME));
-        let mut store = State::store(&self.engine.wasmtime, settings, None, logs);
+        let mut store = State::store(&self.engine.controllers.wasmtime, settings, None, logs, None);
         let meter = Arc::clone(&store.data().meter);
         meter.begin(allowance.cpu());
         store.set_epoch_deadline(1);
@@ -112,7 +117,7 @@ impl Component {
         http: Arc<dyn OutgoingHttp>,
         logs: &Arc<GuestLogs>,
     ) -> Result<Instance, CallError> {
-        let mut store = State::store(&self.engine.wasmtime, settings, Some(http), logs);
+        let mut store = State::store(&self.engine.controllers.wasmtime, settings, Some(http), logs, None);
         let exports = self
             .start(&mut store, &settings.limits)
             .await

@@ -35,6 +35,7 @@ use crate::guest::Guest;
 use crate::host::{Guests, Host, HostOptions, HostRunner};
 use crate::pool::Components;
 use crate::pressure::Budget;
+use crate::program::Programs;
 use crate::recorder::Recorder;
 use crate::scheduler::Scheduler;
 use crate::why::Why;
@@ -145,7 +146,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
             host_namespace: host_namespace.clone(),
         },
         scheduler,
-        workers: Workers::start(threads).context("cannot start the threads on which guests run")?,
+        programs: Programs::new(threads),
+        workers: Workers::start("guests", threads).context("cannot start the threads on which guests run")?,
         engine: Engine::new(EngineOptions::new(cache_directory.clone(), compiler))?,
         components: Arc::new(Components::default()),
         informers,
@@ -184,6 +186,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let stopping = Instant::now();
     door.stop();
     host.scheduler.tell(|dispatcher, now| dispatcher.drain(now));
+    host.programs.stop_all().await;
     if timeout(drain, scheduler).await.is_err() {
         warn!(
             seconds = drain.as_secs(),

@@ -14,7 +14,7 @@ use wasm_operator_cluster::gateway::Gateway;
 use wasm_operator_cluster::informer::Informers;
 use wasm_operator_config::{Approvals, Change, GuestSpec};
 use wasm_operator_core::backoff::{Backoff, Random};
-use wasm_operator_core::dispatch::{self, GuestId, Job, Key, RequestId, Serve, SleepReason, Time};
+use wasm_operator_core::dispatch::{self, GuestId, Job, Key, ProgramRun, RequestId, Serve, SleepReason, Time};
 use wasm_operator_core::reconcile::Cause;
 use wasm_operator_engine::Engine;
 
@@ -22,7 +22,8 @@ use crate::admin::metrics::Metrics;
 use crate::forecast::Forecasts;
 use crate::front_door::{self, End, Pending};
 use crate::guest::Guest;
-use crate::pool::Components;
+use crate::pool::{Components, Pool};
+use crate::program::Programs;
 use crate::reconcile::{prepare, reconcile};
 use crate::recorder::Recorder;
 use crate::revision::{Refusal, Revision};
@@ -50,6 +51,7 @@ pub(crate) struct Host {
     pub(crate) options: HostOptions,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) workers: Workers,
+    pub(crate) programs: Programs,
     pub(crate) engine: Engine,
     pub(crate) components: Arc<Components>,
     pub(crate) informers: Informers,
@@ -229,7 +231,11 @@ impl Host {
                     dispatcher.retain(now, guest.id, |key| {
                         controllers.as_ref().is_some_and(|active| active.controllers.contains_key(&key.controller))
                     });
-                    dispatcher.loaded(now, guest.id);
+                    if controllers.is_some_and(|active| active.program().is_some()) {
+                        dispatcher.loaded_program(now, guest.id, false);
+                    } else {
+                        dispatcher.loaded(now, guest.id);
+                    }
                 }),
                 Err(Refusal { component, error }) => {
                     error!(guest = &*guest.name, kind = error.kind(), %error, "the guest cannot run");
@@ -270,10 +276,14 @@ impl Runner for HostRunner {
         let host = self.0.clone();
         host.workers.slept(id);
         let Some(guest) = host.guest(id) else { return };
-        if let Some(active) = guest.active() {
-            active.pool.unload();
+        if let Some(pool) = guest.active().as_ref().and_then(|active| active.pool()) {
+            pool.unload();
         }
-        host.runtime.clone().spawn(async move { host.load(&guest).await });
+        let stopped = host.programs.stop(id);
+        host.runtime.clone().spawn(async move {
+            stopped.await;
+            host.load(&guest).await;
+        });
     }
 
     fn run(&self, job: Job, run: Run) {
@@ -295,6 +305,14 @@ impl Runner for HostRunner {
         self.0.workers.submit(serve.guest, move || front_door::serve(host, guest, serve, waiting, serving));
     }
 
+    fn start(&self, id: GuestId, run: ProgramRun) {
+        let Some(guest) = self.0.guest(id) else { return };
+        if let Err(error) = self.0.programs.start(&self.0, guest.clone(), run) {
+            error!(guest = &*guest.name, %error, "cannot start the threads on which programs run");
+            self.0.scheduler.tell(|dispatcher, now| dispatcher.program_ended(now, id, run));
+        }
+    }
+
     fn refuse(&self, request: RequestId, refusal: dispatch::Refusal) {
         if let Some(waiting) = self.0.pending.take(request) {
             // The caller may have left.
@@ -311,7 +329,13 @@ impl Runner for HostRunner {
     fn sleep(&self, id: GuestId, reason: SleepReason) {
         let Some(guest) = self.0.guest(id) else { return };
         self.0.metrics.slept(&guest.name, reason);
-        let instances = guest.active().map(|active| active.pool.sleep()).unwrap_or_default();
+        let active = guest.active();
+        if active.as_ref().is_some_and(|active| active.program().is_some()) {
+            // Its memory is given back when its thread has its turn.
+            drop(self.0.programs.stop(id));
+            return;
+        }
+        let instances = active.as_ref().and_then(|active| active.pool()).map(Pool::sleep).unwrap_or_default();
         if !instances.is_empty() {
             self.0.workers.submit(id, move || async move {
                 tokio::time::sleep(BEFORE_DROP).await;
@@ -322,8 +346,9 @@ impl Runner for HostRunner {
     }
 
     fn unload(&self, id: GuestId) {
-        if let Some(active) = self.0.guest(id).and_then(|guest| guest.active()) {
-            active.pool.unload();
+        let active = self.0.guest(id).and_then(|guest| guest.active());
+        if let Some(pool) = active.as_ref().and_then(|active| active.pool()) {
+            pool.unload();
         }
     }
 
@@ -344,6 +369,7 @@ impl Runner for HostRunner {
     }
 
     fn removed(&self, id: GuestId) {
+        drop(self.0.programs.stop(id));
         self.0.workers.removed(id);
         if let Some(forecasts) = &self.0.forecasts {
             forecasts.forget(id);

@@ -15,7 +15,7 @@ use super::histogram::{Histogram, Reading};
 use super::{Current, Metrics};
 use crate::why::word;
 
-const STATES: [&str; 6] = ["loading", "cold", "dormant", "awake", "failed", "suspended"];
+const STATES: [&str; 7] = ["loading", "cold", "dormant", "hibernated", "awake", "failed", "suspended"];
 
 pub(super) struct Guests(pub(super) Metrics);
 

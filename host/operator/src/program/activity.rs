@@ -1,0 +1,158 @@
+//! Whether a program has something to do: it computes, or an answer to it is under way.
+
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use wasm_operator_core::dispatch::{GuestId, ProgramRun, WakeReason};
+use wasm_operator_engine::{Turns, Usage};
+
+use crate::admin::metrics::Metrics;
+use crate::scheduler::Scheduler;
+
+/// What is known of one run. Told by the thread that runs the program, and by the endpoint.
+pub(crate) struct Activity {
+    scheduler: Arc<Scheduler>,
+    metrics: Metrics,
+    guest: GuestId,
+    name: Arc<str>,
+    run: ProgramRun,
+    usage: OnceLock<Usage>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct State {
+    /// The program waits for the host.
+    waits: bool,
+    /// Requests whose answers are not there as a whole. Watches do not count: their answers never are.
+    under_way: usize,
+    /// Something was sent to the program since it became idle.
+    delivered: bool,
+    /// What the scheduler was told.
+    idle: bool,
+}
+
+impl State {
+    /// Whether the program has become idle.
+    fn rests(&mut self) -> bool {
+        let rests = self.waits && self.under_way == 0 && !self.idle;
+        if rests {
+            (self.idle, self.delivered) = (true, false);
+        }
+        rests
+    }
+
+    /// Whether the program was idle, and what ended that.
+    fn goes_on(&mut self) -> Option<WakeReason> {
+        self.waits = false;
+        let reason = if self.delivered { WakeReason::Event } else { WakeReason::Timer };
+        std::mem::take(&mut self.idle).then_some(reason)
+    }
+}
+
+/// A request of the program, from its head to the end of its answer.
+pub(crate) struct UnderWay(Arc<Activity>);
+
+impl Activity {
+    pub(crate) fn new(
+        scheduler: Arc<Scheduler>,
+        metrics: Metrics,
+        guest: GuestId,
+        name: Arc<str>,
+        run: ProgramRun,
+    ) -> Arc<Self> {
+        let state = Mutex::default();
+        Arc::new(Self { scheduler, metrics, guest, name, run, usage: OnceLock::new(), state })
+    }
+
+    /// Where to read what the program uses.
+    pub(crate) fn measure(&self, usage: Usage) {
+        // There is one program per run.
+        let _ = self.usage.set(usage);
+    }
+
+    /// The program sends a request: it is not idle until what this returns is dropped.
+    pub(crate) fn request(self: &Arc<Self>) -> UnderWay {
+        let mut state = self.state.lock();
+        state.under_way = state.under_way.saturating_add(1);
+        UnderWay(self.clone())
+    }
+
+    /// Something is sent to the program.
+    pub(crate) fn delivers(&self) {
+        self.state.lock().delivered = true;
+    }
+
+    fn rests(&self) {
+        if let Some(usage) = self.usage.get() {
+            self.metrics.memory(&self.name, usage.memory_bytes());
+            let bytes = usage.private_bytes();
+            self.scheduler.mention(|dispatcher, _| {
+                dispatcher.set_instance_bytes(self.guest, bytes);
+                false
+            });
+        }
+        self.scheduler.tell(|dispatcher, now| dispatcher.program_waits(now, self.guest, self.run));
+    }
+}
+
+impl Turns for Activity {
+    fn begins(&self) {
+        let ended = self.state.lock().goes_on();
+        if let Some(reason) = ended {
+            self.scheduler.tell(|dispatcher, now| dispatcher.program_works(now, self.guest, self.run, reason));
+        }
+    }
+
+    fn waits(&self) {
+        let rests = {
+            let mut state = self.state.lock();
+            state.waits = true;
+            state.rests()
+        };
+        if rests {
+            self.rests();
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let rests = {
+            let mut state = self.0.state.lock();
+            state.under_way = state.under_way.saturating_sub(1);
+            state.rests()
+        };
+        if rests {
+            self.0.rests();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_idle_when_it_waits_and_no_answer_is_under_way() {
+        let mut state = State { under_way: 1, ..State::default() };
+        assert!(!state.rests(), "it computes");
+        state.waits = true;
+        assert!(!state.rests(), "an answer is under way");
+        state.under_way = 0;
+        assert!(state.rests());
+        assert!(!state.rests(), "it is said once");
+    }
+
+    #[test]
+    fn what_was_sent_since_it_became_idle_tells_an_event_from_a_timer() {
+        let mut state = State { waits: true, delivered: true, ..State::default() };
+        assert!(state.rests());
+        assert_eq!(state.goes_on(), Some(WakeReason::Timer), "what came before is no cause");
+        assert_eq!(state.goes_on(), None, "it was not idle");
+        state.waits = true;
+        assert!(state.rests());
+        state.delivered = true;
+        assert_eq!(state.goes_on(), Some(WakeReason::Event));
+    }
+}
