@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::core::ObjectMeta;
-use kube::{CustomResource, Resource as _, ResourceExt as _};
+use kube::{CustomResource, Resource as _, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
