@@ -91,8 +91,12 @@ impl Region {
         let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
         // SAFETY: the addresses are inside of this region's reservation, so nothing of anybody else is replaced; that the
         // content is the same is the caller's part.
-        let mapped = unsafe { mmap(pointer(addresses.start), addresses.len(), protection, flags, file, offset) };
-        mapped.map(drop).map_err(io::Error::from)
+        unsafe { mmap(pointer(addresses.start), addresses.len(), protection, flags, file, offset) }?;
+        // A guest touches few pages here and there when it wakes. By default the kernel reads what lies around each, as much as
+        // the disk is set up for: with 8 MiB, the first instruction of a large guest waits 8 to 17 ms.
+        // SAFETY: the addresses are this region's own; the advice changes no content.
+        let _ = unsafe { madvise(pointer(addresses.start), addresses.len(), Advice::Random) };
+        Ok(())
     }
 
     /// Forgets the pages in memory. They are read from their file again when they are touched.

@@ -23,7 +23,7 @@ pub const HEAP: usize = 64 << 10;
 pub fn directory() -> TempDir {
     use std::os::unix::fs::PermissionsExt;
     let permissions = std::fs::Permissions::from_mode(0o700);
-    tempfile::Builder::new().permissions(permissions).tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+    tempfile::Builder::new().permissions(permissions).tempdir_in(option_env!("CARGO_TARGET_TMPDIR").unwrap()).unwrap()
 }
 
 pub fn open(directory: &TempDir) -> Hibernation {
@@ -212,6 +212,8 @@ impl Guest {
 
 /// Files that this process has open in the directory.
 pub fn open_files(directory: &Path) -> usize {
+    // The kernel knows no symbolic links on the way.
+    let directory = directory.canonicalize().unwrap();
     let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-    open.filter(|path| path.starts_with(directory)).count()
+    open.filter(|path| path.starts_with(&directory)).count()
 }
