@@ -101,16 +101,14 @@ const WASMTIME: &str = "48.0.8";
 pub(crate) fn config(world: World, stack_bytes: usize) -> Config {
     let mut config = Config::new();
     match world {
-        World::Controller => config
-            .memory_reservation(MEMORY_RESERVATION)
-            .memory_reservation_for_growth(MEMORY_GROWTH)
-            .memory_init_cow(true),
-        // Hibernation keeps the memory where it is, and writes and maps its pages itself.
-        World::Operator => config
-            .memory_reservation(OPERATOR_MEMORY_RESERVATION)
-            .memory_may_move(false)
-            .memory_init_cow(false),
-    };
+        World::Controller => {
+            config
+                .memory_reservation(MEMORY_RESERVATION)
+                .memory_reservation_for_growth(MEMORY_GROWTH)
+                .memory_init_cow(true);
+        }
+        World::Operator => wasm_operator_hibernation::configure(&mut config, OPERATOR_MEMORY_RESERVATION),
+    }
     config
         .epoch_interruption(true)
         .cranelift_opt_level(OptLevel::Speed)

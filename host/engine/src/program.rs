@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wasm_operator_core::limits::Limits;
+use wasm_operator_hibernation::{HibernateError, Memories};
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
-use wasmtime_wasi::p2::bindings::CommandIndices;
+use wasmtime_wasi::p2::bindings::{Command, CommandIndices};
 
 use crate::cache::Artifact;
 use crate::call::{self, Allowance, Call, Turn};
@@ -30,6 +31,8 @@ pub struct Program {
     command: CommandIndices,
     interface: Interface,
     bytes: u64,
+    /// SHA-256 of the component: what guests of the same one may share.
+    digest: String,
 }
 
 /// Is told when a program has its thread and when it waits. Called by the thread that runs it: takes short locks and
@@ -46,6 +49,7 @@ pub trait Turns: Send + Sync {
 pub struct ProgramRun {
     program: Arc<Program>,
     store: Store<State>,
+    memories: Memories,
     meter: Arc<Meter>,
     limits: Limits,
 }
@@ -90,7 +94,8 @@ impl Program {
         let link = |error: wasmtime::Error| LoadError::Link(format!("{error:#}"));
         let pre = engine.operators.linker.instantiate_pre(&component).map_err(link)?;
         let command = CommandIndices::new(&pre).map_err(link)?;
-        Ok(Self { bytes: loaded_bytes(artifact), engine, pre, command, interface })
+        let digest = artifact.digest().to_owned();
+        Ok(Self { bytes: loaded_bytes(artifact), engine, pre, command, interface, digest })
     }
 
     /// What it imports and exports.
@@ -105,10 +110,12 @@ impl Program {
         self.bytes
     }
 
-    /// Makes the store of one run. `endpoint` is the one address that the program may connect to.
+    /// Makes the store of one run. `endpoint` is the one address that the program may connect to; its linear memories will
+    /// be among `memories`.
     pub fn start(
         self: &Arc<Self>,
         settings: &GuestSettings,
+        memories: Memories,
         endpoint: SocketAddr,
         http: Arc<dyn OutgoingHttp>,
         logs: &Arc<GuestLogs>,
@@ -116,7 +123,7 @@ impl Program {
         let wasmtime = &self.engine.operators.wasmtime;
         let store = State::store(wasmtime, settings, Some(http), logs, Some(endpoint));
         let meter = Arc::clone(&store.data().meter);
-        ProgramRun { program: Arc::clone(self), store, meter, limits: settings.limits.clone() }
+        ProgramRun { program: Arc::clone(self), store, memories, meter, limits: settings.limits.clone() }
     }
 }
 
@@ -130,14 +137,14 @@ impl ProgramRun {
     /// Runs the program until it ends, which no controller does by itself: the answer is always an error. Dropping the
     /// future ends the program at once and gives everything back.
     pub async fn run(self, turns: &dyn Turns) -> CallError {
-        let Self { program, mut store, meter, limits } = self;
+        let Self { program, mut store, memories, meter, limits } = self;
         let allowance = Allowance { limits: &limits, stack_bytes: program.engine.stack_bytes, call: Call::Run };
         meter.begin(allowance.cpu());
         store.data_mut().hooks.begin_call();
         store.set_epoch_deadline(1);
         // A program that only yields goes on with the turn that it has.
         let mut goes_on = false;
-        let turn = |turn| match turn {
+        let mut turn = |turn| match turn {
             Turn::Begins if goes_on => {}
             Turn::Begins => {
                 meter.renew();
@@ -149,7 +156,16 @@ impl ProgramRun {
                 turns.waits();
             }
         };
-        let ended = call::metered(&program.engine.ticker, &meter, program.call(&mut store), turn).await;
+        let ticker = &program.engine.ticker;
+        let made = memories.exclusive(call::metered(ticker, &meter, program.instantiate(&mut store), &mut turn)).await;
+        let ended = match made {
+            Ok(command) => {
+                program.share(&memories).await;
+                let run = command.wasi_cli_run();
+                memories.exclusive(call::metered(ticker, &meter, run.call_run(&mut store), &mut turn)).await
+            }
+            Err(fault) => Err(fault),
+        };
         let error = match ended {
             Ok(result) => {
                 store.data().output.flush();
@@ -164,9 +180,20 @@ impl ProgramRun {
 }
 
 impl Program {
-    async fn call(&self, store: &mut Store<State>) -> wasmtime::Result<Result<(), ()>> {
+    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Command> {
         let instance = self.pre.instantiate_async(&mut *store).await?;
-        let command = self.command.load(&mut *store, &instance)?;
-        command.wasi_cli_run().call_run(store).await
+        self.command.load(&mut *store, &instance)
+    }
+
+    /// Gives back what this instance has in common with others of the component. It waits for the disk, which others on
+    /// this thread shall not.
+    async fn share(&self, memories: &Memories) {
+        let (memories, digest) = (memories.clone(), self.digest.clone());
+        let shared = tokio::task::spawn_blocking(move || memories.share(&digest)).await;
+        match shared {
+            Ok(Ok(bytes)) => tracing::debug!(bytes, "the program shares its image with others of its component"),
+            Ok(Err(HibernateError::Off)) | Err(_) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the program does not share its image with others of its component"),
+        }
     }
 }

@@ -25,6 +25,7 @@ use wasm_operator_cluster::{client, events, metrics};
 use wasm_operator_config::{Approvals, Parsed, Reload, Severity};
 use wasm_operator_core::dispatch;
 use wasm_operator_engine::{Engine, EngineOptions};
+use wasm_operator_hibernation::Hibernation;
 
 use crate::admin::metrics::{Current, Metrics};
 use crate::admin::{self, Admin};
@@ -68,8 +69,36 @@ pub(crate) struct Options {
     pub(crate) memory_budget: Option<u64>,
     /// Where guests that serve HTTP are called.
     pub(crate) front_door: front_door::Options,
+    /// Where idle programs are written to.
+    pub(crate) hibernation: HibernationOptions,
     /// The prediction service that is asked besides.
     pub(crate) prediction_service: Option<wasm_operator_prediction_client::Client>,
+}
+
+/// Where idle programs are written to, and how much of them.
+#[derive(Debug, Clone)]
+pub(crate) struct HibernationOptions {
+    /// None for a folder of the cache's directory, if that is on a disk.
+    pub(crate) directory: Option<PathBuf>,
+    /// Bytes on disk over all programs.
+    pub(crate) budget_bytes: u64,
+}
+
+/// A directory that was asked for must do. The default one may be on a tmpfs, as in many containers: then programs stay awake.
+fn open_hibernation(options: &HibernationOptions, cache: &Path) -> anyhow::Result<Option<Hibernation>> {
+    match &options.directory {
+        Some(directory) => {
+            let opened = Hibernation::open(directory, options.budget_bytes);
+            Ok(Some(opened.context("`--hibernation-directory`")?))
+        }
+        None => match Hibernation::open(&cache.join("hibernation"), options.budget_bytes) {
+            Ok(hibernation) => Ok(Some(hibernation)),
+            Err(error) => {
+                info!(%error, "idle programs stay awake, unless `--hibernation-directory` names a directory on a disk");
+                Ok(None)
+            }
+        },
+    }
 }
 
 /// Runs guests until SIGTERM or SIGINT, then lets running reconciles end.
@@ -86,6 +115,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         memory_budget,
         front_door,
         prediction_service,
+        hibernation,
     } = options;
     let runtime = Handle::current();
     let mut registry = Registry::default();
@@ -139,6 +169,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         tokio::spawn(budget.watch(scheduler.clone()));
     }
     let forecasts = prediction_service.map(|client| Forecasts::new(client, scheduler.clone(), &mut registry));
+    let hibernation = open_hibernation(&hibernation, &cache_directory)?;
     let compiler = vec!["/proc/self/exe".into(), "compile".into()];
     let host = Arc::new(Host {
         options: HostOptions {
@@ -146,7 +177,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
             host_namespace: host_namespace.clone(),
         },
         scheduler,
-        programs: Programs::new(threads),
+        programs: Programs::new(threads, hibernation),
         workers: Workers::start("guests", threads).context("cannot start the threads on which guests run")?,
         engine: Engine::new(EngineOptions::new(cache_directory.clone(), compiler))?,
         components: Arc::new(Components::default()),
@@ -162,6 +193,9 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         pending: Pending::default(),
         reconciles: AtomicU64::new(seed),
     });
+    if let Some(hibernation) = host.programs.hibernation() {
+        host.metrics.set_disk(move || hibernation.disk_bytes());
+    }
     let source = Arc::downgrade(&host);
     host.metrics.set_source(move || source.upgrade().map(|host| current(&host)).unwrap_or_default());
     let scheduler = tokio::spawn(host.scheduler.clone().serve(Arc::new(HostRunner(host.clone()))));

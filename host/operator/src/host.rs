@@ -141,6 +141,8 @@ impl Host {
         info!(guest = &*guest.name, "the guest's configuration has changed");
         let settings = new.settings();
         self.scheduler.tell(|dispatcher, now| dispatcher.update(now, guest.id, settings));
+        let hibernates = self.may_hibernate(&new);
+        self.scheduler.tell(|dispatcher, now| dispatcher.may_hibernate(now, guest.id, hibernates));
         if differs_in_scheduling_only(old, &new) {
             guest.reschedule(new);
         } else {
@@ -232,7 +234,7 @@ impl Host {
                         controllers.as_ref().is_some_and(|active| active.controllers.contains_key(&key.controller))
                     });
                     if controllers.is_some_and(|active| active.program().is_some()) {
-                        dispatcher.loaded_program(now, guest.id, false);
+                        dispatcher.loaded_program(now, guest.id, self.may_hibernate(&guest.spec()));
                     } else {
                         dispatcher.loaded(now, guest.id);
                     }
@@ -247,6 +249,10 @@ impl Host {
             }
             return;
         }
+    }
+
+    fn may_hibernate(&self, spec: &GuestSpec) -> bool {
+        spec.sleep.hibernate && self.programs.can_hibernate()
     }
 
     /// A change or a request reached the guest at that time, for those who learn from the past.
@@ -323,6 +329,9 @@ impl Runner for HostRunner {
     fn prepare(&self, id: GuestId, preparation: Preparation) {
         let host = self.0.clone();
         let Some(guest) = host.guest(id) else { return preparation.succeed() };
+        if guest.active().is_some_and(|active| active.program().is_some()) {
+            return host.programs.prefetch(id, preparation);
+        }
         self.0.workers.submit(id, move || prepare(host, guest, preparation));
     }
 
@@ -331,8 +340,11 @@ impl Runner for HostRunner {
         self.0.metrics.slept(&guest.name, reason);
         let active = guest.active();
         if active.as_ref().is_some_and(|active| active.program().is_some()) {
-            // Its memory is given back when its thread has its turn.
-            drop(self.0.programs.stop(id));
+            match reason {
+                SleepReason::Idle | SleepReason::Pressure => self.0.programs.hibernate(&self.0, guest),
+                // Its memory is given back when its thread has its turn.
+                SleepReason::Failed | SleepReason::Suspended => drop(self.0.programs.stop(id)),
+            }
             return;
         }
         let instances = active.as_ref().and_then(|active| active.pool()).map(Pool::sleep).unwrap_or_default();

@@ -3,10 +3,12 @@
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use wasm_operator_core::dispatch::{GuestId, ProgramRun, WakeReason};
 use wasm_operator_engine::{Turns, Usage};
 
 use crate::admin::metrics::Metrics;
+use crate::pool::Found;
 use crate::scheduler::Scheduler;
 
 /// What is known of one run. Told by the thread that runs the program, and by the endpoint.
@@ -30,6 +32,14 @@ struct State {
     delivered: bool,
     /// What the scheduler was told.
     idle: bool,
+    /// How often it went on after it was idle: a hibernation that was decided before is for a program that is gone.
+    wakes: u64,
+    /// Its memory is on disk.
+    hibernated: bool,
+    /// What the program held when it was hibernated last, by its page faults.
+    held: u64,
+    /// It was hibernated, and has gone on since then.
+    woken: Option<(Instant, WakeReason)>,
 }
 
 impl State {
@@ -45,8 +55,11 @@ impl State {
     /// Whether the program was idle, and what ended that.
     fn goes_on(&mut self) -> Option<WakeReason> {
         self.waits = false;
-        let reason = if self.delivered { WakeReason::Event } else { WakeReason::Timer };
-        std::mem::take(&mut self.idle).then_some(reason)
+        if !std::mem::take(&mut self.idle) {
+            return None;
+        }
+        self.wakes = self.wakes.wrapping_add(1);
+        Some(if self.delivered { WakeReason::Event } else { WakeReason::Timer })
     }
 }
 
@@ -83,10 +96,30 @@ impl Activity {
         self.state.lock().delivered = true;
     }
 
+    /// The scheduler puts the program to sleep. None: it has gone on since.
+    pub(crate) fn to_be_hibernated(&self) -> Option<u64> {
+        let state = self.state.lock();
+        state.idle.then_some(state.wakes)
+    }
+
+    /// Whether it is idle as it was when it was to be hibernated.
+    pub(crate) fn is_still_idle(&self, wakes: u64) -> bool {
+        self.to_be_hibernated() == Some(wakes)
+    }
+
+    /// Its memory was written to disk. It may have gone on since.
+    pub(crate) fn hibernated(&self) {
+        let held = self.usage.get().map_or(0, Usage::private_bytes);
+        let mut state = self.state.lock();
+        if state.idle {
+            (state.hibernated, state.held) = (true, held);
+        }
+    }
+
     fn rests(&self) {
         if let Some(usage) = self.usage.get() {
             self.metrics.memory(&self.name, usage.memory_bytes());
-            let bytes = usage.private_bytes();
+            let bytes = usage.private_bytes().saturating_sub(self.state.lock().held);
             self.scheduler.mention(|dispatcher, _| {
                 dispatcher.set_instance_bytes(self.guest, bytes);
                 false
@@ -98,18 +131,36 @@ impl Activity {
 
 impl Turns for Activity {
     fn begins(&self) {
-        let ended = self.state.lock().goes_on();
+        let ended = {
+            let mut state = self.state.lock();
+            let ended = state.goes_on();
+            if let Some(reason) = ended
+                && std::mem::take(&mut state.hibernated)
+            {
+                state.woken = Some((Instant::now(), reason));
+            }
+            ended
+        };
         if let Some(reason) = ended {
             self.scheduler.tell(|dispatcher, now| dispatcher.program_works(now, self.guest, self.run, reason));
         }
     }
 
     fn waits(&self) {
-        let rests = {
+        let (rests, woken) = {
             let mut state = self.state.lock();
             state.waits = true;
-            state.rests()
+            (state.rests(), state.woken.take())
         };
+        // What it touched first was read back from disk in this turn.
+        if let Some((at, reason)) = woken {
+            let took = at.elapsed();
+            self.metrics.woke(&self.name, Some(reason), Found::Component, took);
+            self.scheduler.mention(|dispatcher, _| {
+                dispatcher.woke(self.guest, took);
+                false
+            });
+        }
         if rests {
             self.rests();
         }

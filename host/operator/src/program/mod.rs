@@ -2,6 +2,7 @@
 
 mod activity;
 mod endpoint;
+mod hibernate;
 mod observed;
 mod run;
 
@@ -10,10 +11,12 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use wasm_operator_core::dispatch::{GuestId, ProgramRun};
 use wasm_operator_engine::{Artifact, Engine, GuestLogs, GuestSettings, LoadError, Program};
+use wasm_operator_hibernation::{Hibernation, Memories};
 
+use self::activity::Activity;
 use crate::guest::Guest;
 use crate::host::Host;
 use crate::outgoing::Outgoing;
@@ -54,10 +57,20 @@ pub(crate) struct Programs {
     /// Started with the first program.
     workers: OnceLock<Workers>,
     running: Mutex<HashMap<GuestId, Running>>,
+    /// None where programs stay awake.
+    hibernation: Option<Hibernation>,
+    /// Places of hibernations under way.
+    hibernating: Arc<Semaphore>,
 }
+
+/// Hibernations at once: each keeps a thread and the disk busy for milliseconds.
+const HIBERNATIONS: usize = 2;
 
 /// A run under way.
 struct Running {
+    run: ProgramRun,
+    memories: Memories,
+    activity: Arc<Activity>,
     /// Dropped to end it.
     _hold: oneshot::Sender<()>,
     /// Closed when its store is gone.
@@ -66,8 +79,19 @@ struct Running {
 
 impl Programs {
     /// None yet, on so many threads later.
-    pub(crate) fn new(threads: usize) -> Self {
-        Self { threads, workers: OnceLock::new(), running: Mutex::default() }
+    pub(crate) fn new(threads: usize, hibernation: Option<Hibernation>) -> Self {
+        let hibernating = Arc::new(Semaphore::new(HIBERNATIONS));
+        Self { threads, workers: OnceLock::new(), running: Mutex::default(), hibernation, hibernating }
+    }
+
+    /// Where programs are written to, if anywhere.
+    pub(crate) fn hibernation(&self) -> Option<Hibernation> {
+        self.hibernation.clone()
+    }
+
+    /// Whether programs can be hibernated.
+    pub(crate) fn can_hibernate(&self) -> bool {
+        self.hibernation.is_some()
     }
 
     /// Runs the guest's program, once what is left of an earlier run is gone.
@@ -82,13 +106,16 @@ impl Programs {
         let (hold, cancelled) = oneshot::channel();
         let (ends, ended) = oneshot::channel();
         let id = guest.id;
-        let earlier = self.running.lock().insert(id, Running { _hold: hold, ended });
+        let memories = self.hibernation.as_ref().map_or_else(Memories::never_hibernated, Hibernation::memories);
+        let activity = Activity::new(host.scheduler.clone(), host.metrics.clone(), id, guest.name.clone(), run);
+        let running = Running { run, memories: memories.clone(), activity: activity.clone(), _hold: hold, ended };
+        let earlier = self.running.lock().insert(id, running);
         let host = host.clone();
         workers.submit(id, move || async move {
             if let Some(earlier) = earlier {
                 earlier.end().await;
             }
-            run::run(host, guest, run, cancelled).await;
+            run::run(host, guest, Own { run, memories, activity }, cancelled).await;
             drop(ends);
         });
         Ok(())
@@ -124,9 +151,16 @@ impl Programs {
     }
 }
 
+/// What belongs to one run.
+struct Own {
+    run: ProgramRun,
+    memories: Memories,
+    activity: Arc<Activity>,
+}
+
 impl Running {
     async fn end(self) {
-        let Self { _hold: hold, ended } = self;
+        let Self { _hold: hold, ended, .. } = self;
         drop(hold);
         // Nothing is ever sent: it is closed.
         let _ = ended.await;

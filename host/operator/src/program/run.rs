@@ -6,12 +6,10 @@ use std::sync::Arc;
 use futures::future::{Either, select};
 use tokio::sync::oneshot;
 use tracing::{error, info, info_span};
-use wasm_operator_core::dispatch::ProgramRun;
 
-use super::Parts;
-use super::activity::Activity;
 use super::endpoint::Endpoint;
 use super::observed::Observed;
+use super::{Own, Parts};
 use crate::guest::Guest;
 use crate::guest_log::within;
 use crate::host::Host;
@@ -23,12 +21,13 @@ const SERVICE_PORT: &str = "WASM_OPERATOR_SERVICE_PORT";
 const SERVICE_TOKEN: &str = "WASM_OPERATOR_SERVICE_TOKEN";
 
 /// Runs the program until it ends or `cancelled` is closed. Tells the scheduler of an end that nobody asked for.
-pub(super) async fn run(host: Arc<Host>, guest: Arc<Guest>, run: ProgramRun, cancelled: oneshot::Receiver<()>) {
+pub(super) async fn run(host: Arc<Host>, guest: Arc<Guest>, own: Own, cancelled: oneshot::Receiver<()>) {
+    let run = own.run;
     let span = info_span!("program", guest = &*guest.name);
     let ended = within(span, async {
         let Some(active) = guest.active() else { return true };
         let Some(parts) = active.program() else { return true };
-        match select(pin!(to_its_end(&host, &guest, parts, run)), cancelled).await {
+        match select(pin!(to_its_end(&host, &guest, parts, own)), cancelled).await {
             Either::Left(((), _)) => true,
             Either::Right(_) => false,
         }
@@ -40,7 +39,8 @@ pub(super) async fn run(host: Arc<Host>, guest: Arc<Guest>, run: ProgramRun, can
     }
 }
 
-async fn to_its_end(host: &Arc<Host>, guest: &Arc<Guest>, parts: &Arc<Parts>, run: ProgramRun) {
+async fn to_its_end(host: &Arc<Host>, guest: &Arc<Guest>, parts: &Arc<Parts>, own: Own) {
+    let Own { memories, activity, .. } = own;
     let program = match parts.load() {
         Ok(program) => program,
         Err(error) if error.is_stale() => {
@@ -55,8 +55,6 @@ async fn to_its_end(host: &Arc<Host>, guest: &Arc<Guest>, parts: &Arc<Parts>, ru
             return;
         }
     };
-    let activity =
-        Activity::new(host.scheduler.clone(), host.metrics.clone(), guest.id, guest.name.clone(), run);
     let limits = &parts.settings.limits;
     let endpoint = match Endpoint::open(&host.runtime, parts.http.clone(), activity.clone(), limits) {
         Ok(endpoint) => endpoint,
@@ -74,7 +72,7 @@ async fn to_its_end(host: &Arc<Host>, guest: &Arc<Guest>, parts: &Arc<Parts>, ru
         (SERVICE_TOKEN.to_owned(), endpoint.token().to_owned()),
     ]);
     let http = Observed { http: parts.http.clone(), activity: activity.clone() };
-    let ready = program.start(&settings, endpoint.address(), Arc::new(http), &parts.logs);
+    let ready = program.start(&settings, memories, endpoint.address(), Arc::new(http), &parts.logs);
     activity.measure(ready.usage());
     info!("the program starts");
     let error = ready.run(&*activity).await;
