@@ -56,6 +56,13 @@ impl ResourceVersion {
         both.then(|| self.0.len().cmp(&other.0.len()).then_with(|| self.0.cmp(&other.0)))
     }
 
+    /// The version before this one. None for the first, and for what is not a number of 64 bits as etcd has them.
+    #[must_use]
+    pub fn before(&self) -> Option<Self> {
+        let number: u64 = is_version(&self.0).then(|| self.0.parse().ok())??;
+        (number > 1).then(|| Self((number - 1).to_string().into()))
+    }
+
     /// Whether this is known to be `other` or newer.
     #[must_use]
     pub fn is_at_least(&self, other: &Self) -> bool {
@@ -176,6 +183,11 @@ impl Object {
     #[must_use]
     pub fn field(&self, path: &str) -> Option<String> {
         json::field(&self.json, path)
+    }
+
+    /// Its JSON with another `metadata.resourceVersion`, as a deletion shows it.
+    pub fn json_at(&self, version: &ResourceVersion) -> Result<Vec<u8>, ObjectError> {
+        json::with_version(&self.json, version)
     }
 
     /// The value of `metadata` as JSON.
