@@ -193,8 +193,15 @@ impl Object {
     /// The value of `metadata` as JSON.
     #[must_use]
     pub fn metadata_json(&self) -> Arc<[u8]> {
-        json::member(&self.json, "metadata").map_or_else(|| Arc::from(&b"{}"[..]), |raw| Arc::from(raw.as_bytes()))
+        metadata_json(&self.json).into()
     }
+
+}
+
+/// The value of `metadata` in an object's JSON.
+#[must_use]
+pub fn metadata_json(json: &[u8]) -> &[u8] {
+    json::member(json, "metadata").map_or(b"{}", str::as_bytes)
 }
 
 /// One object before and after a change.
