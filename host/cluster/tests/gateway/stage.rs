@@ -130,6 +130,7 @@ impl Stage {
             permissions: Permissions::new(rules, None)?,
             allowed_hosts: Vec::new(),
             limits: Limits { request_milliseconds: 60_000, ..Limits::default() },
+            shared_watches: false,
             adopt_field_manager: None,
         })
     }

@@ -15,6 +15,7 @@ fn access(allowed: &[&str]) -> GuestAccess {
         permissions: Permissions::default(),
         allowed_hosts: allowed.iter().map(|host| host.parse().unwrap()).collect(),
         limits: Limits::default(),
+        shared_watches: false,
         adopt_field_manager: None,
     }
 }

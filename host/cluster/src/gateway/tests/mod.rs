@@ -223,6 +223,7 @@ fn access(name: &str) -> GuestAccess {
         .unwrap(),
         allowed_hosts: Vec::new(),
         limits: Limits::default(),
+        shared_watches: false,
         adopt_field_manager: None,
     }
 }
