@@ -213,3 +213,6 @@ impl Memory {
 fn pages(bytes: usize) -> usize {
     bytes.div_ceil(PAGE_BYTES)
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,3 +125,49 @@ impl<F: Future> Future for Exclusive<F> {
         future.as_mut().poll(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_guest_that_is_polled_during_a_hibernation_waits_says_so_and_is_woken_after_it() {
+        let memories = Memories::never_hibernated();
+        let mut guest = memories.exclusive(std::future::ready(1));
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let mut context = Context::from_waker(&waker);
+
+        let hibernation = memories.turn().for_hibernation().unwrap();
+        assert!(!memories.turn().is_wanted());
+        assert!(Pin::new(&mut guest).poll(&mut context).is_pending());
+        assert!(memories.turn().is_wanted());
+        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+        drop(hibernation);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(!memories.turn().is_wanted());
+        assert!(Pin::new(&mut guest).poll(&mut context).is_ready());
+    }
+
+    #[test]
+    fn two_hibernations_of_one_guest_exclude_each_other() {
+        let turn = Turn::default();
+        let first = turn.for_hibernation();
+        assert!(first.is_some() && turn.for_hibernation().is_none());
+        drop(first);
+        assert!(turn.for_hibernation().is_some());
+    }
+}

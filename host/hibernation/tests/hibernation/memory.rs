@@ -121,3 +121,25 @@ fn dropping_a_guest_gives_back_its_file_and_its_budget() {
     let directory = directory.path().canonicalize().unwrap();
     assert!(!maps.contains(directory.to_str().unwrap()), "a file is still mapped:\n{maps}");
 }
+
+#[test]
+fn what_a_wake_touched_is_read_ahead_of_the_next_one() {
+    let directory = directory();
+    let mut guest = Kind::new().guest(&open(&directory).memories());
+    guest.ask(Event::Grow { pages: 60 });
+    guest.ask(Event::Fill { value: 1 });
+    assert_eq!(guest.memories.prefetch().unwrap(), 0, "it never slept");
+    guest.memories.hibernate().unwrap();
+    assert_eq!(guest.memories.prefetch().unwrap(), 0, "it never woke");
+    for page in [100, 101, 500, 900] {
+        guest.ask(Event::Read { word: page * WORDS_OF_A_PAGE });
+    }
+    guest.memories.hibernate().unwrap();
+    let read = guest.memories.prefetch().unwrap();
+    assert!((5 * PAGE..5 * 33 * PAGE).contains(&read), "{read} bytes");
+    assert_eq!(guest.memories.resident().unwrap().total(), 0, "the kernel reads, nothing is mapped");
+    // A hibernation of a guest that did not wake forgets nothing.
+    guest.memories.hibernate().unwrap();
+    assert_eq!(guest.memories.prefetch().unwrap(), read);
+    assert!(guest.is_sound());
+}
