@@ -121,7 +121,12 @@ pub struct Sleep {
 
 impl Default for Sleep {
     fn default() -> Self {
-        Self { mode: SleepMode::default(), idle_after: DEFAULT_IDLE_AFTER, min_resident: Duration::ZERO, hibernate: true }
+        Self {
+            mode: SleepMode::default(),
+            idle_after: DEFAULT_IDLE_AFTER,
+            min_resident: Duration::ZERO,
+            hibernate: true,
+        }
     }
 }
 

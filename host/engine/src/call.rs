@@ -127,7 +127,9 @@ impl Allowance<'_> {
                 return (Limit::Serve, milliseconds(time));
             }
             (Limit::Cpu, _) => limits.cpu_milliseconds,
-            (Limit::Deadline | Limit::Describe | Limit::Serve, Call::Reconcile | Call::Run) => limits.reconcile_milliseconds,
+            (Limit::Deadline | Limit::Describe | Limit::Serve, Call::Reconcile | Call::Run) => {
+                limits.reconcile_milliseconds
+            }
             (Limit::Memory, _) => limits.memory_bytes,
             (Limit::Table, _) => limits.table_elements,
             (Limit::Stack, _) => self.stack_bytes,

@@ -69,8 +69,9 @@ impl Component {
         // SAFETY: the file must be the unmodified output of wasmtime's compiler. Only the host's user can write to the
         // directory; the host puts nothing there but what its own compile child wrote from a component of this digest; the
         // checksum in the file's name was compared after that, and the file is still the same one.
-        let component = unsafe { wasmtime::component::Component::deserialize_file(&engine.controllers.wasmtime, artifact.path()) }
-            .map_err(|error| LoadError::Map { path: artifact.path().to_owned(), message: format!("{error:#}") })?;
+        let component =
+            unsafe { wasmtime::component::Component::deserialize_file(&engine.controllers.wasmtime, artifact.path()) }
+                .map_err(|error| LoadError::Map { path: artifact.path().to_owned(), message: format!("{error:#}") })?;
         let interface = Interface::of(&component.component_type(), &engine.controllers.wasmtime);
         interface.check()?;
         let link = |error: wasmtime::Error| LoadError::Link(format!("{error:#}"));

@@ -193,7 +193,9 @@ impl Program {
         match shared {
             Ok(Ok(bytes)) => tracing::debug!(bytes, "the program shares its image with others of its component"),
             Ok(Err(HibernateError::Off)) | Err(_) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the program does not share its image with others of its component"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the program does not share its image with others of its component")
+            }
         }
     }
 }

@@ -131,12 +131,21 @@ mod tests {
         let endpoint = "127.0.0.1:4000".parse().unwrap();
         let connects = |address: &str| may_use(endpoint, address.parse().unwrap(), SocketAddrUse::TcpConnect);
         assert!(connects("127.0.0.1:4000"));
-        for other in ["127.0.0.1:4001", "127.0.0.2:4000", "0.0.0.0:4000", "10.0.0.1:443", "[::1]:4000", "[::ffff:127.0.0.1]:4000"] {
+        for other in [
+            "127.0.0.1:4001",
+            "127.0.0.2:4000",
+            "0.0.0.0:4000",
+            "10.0.0.1:443",
+            "[::1]:4000",
+            "[::ffff:127.0.0.1]:4000",
+        ] {
             assert!(!connects(other), "{other}");
         }
         let binds = |address: &str| may_use(endpoint, address.parse().unwrap(), SocketAddrUse::TcpBind);
         assert!(binds("0.0.0.0:0") && !binds("0.0.0.0:80") && !binds("127.0.0.1:0"));
-        for other in [SocketAddrUse::TcpListen, SocketAddrUse::TcpAccept, SocketAddrUse::UdpBind, SocketAddrUse::UdpSend] {
+        for other in
+            [SocketAddrUse::TcpListen, SocketAddrUse::TcpAccept, SocketAddrUse::UdpBind, SocketAddrUse::UdpSend]
+        {
             assert!(!may_use(endpoint, endpoint, other), "{other:?}");
             assert!(!may_use(endpoint, "0.0.0.0:0".parse().unwrap(), other), "{other:?}");
         }

@@ -313,7 +313,8 @@ impl Runner for HostRunner {
 
     fn start(&self, id: GuestId, run: ProgramRun) {
         let Some(guest) = self.0.guest(id) else { return };
-        if let Err(error) = self.0.programs.start(&self.0, guest.clone(), run) {
+        let Some(gateway) = guest.active().map(|active| active.gateway.clone()) else { return };
+        if let Err(error) = self.0.programs.start(&self.0, guest.clone(), gateway, run) {
             error!(guest = &*guest.name, %error, "cannot start the threads on which programs run");
             self.0.scheduler.tell(|dispatcher, now| dispatcher.program_ended(now, id, run));
         }

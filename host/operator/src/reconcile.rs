@@ -117,14 +117,7 @@ pub(crate) async fn prepare(host: Arc<Host>, guest: Arc<Guest>, preparation: Pre
     within(span, prepare).await;
 }
 
-pub(crate) fn woke(
-    host: &Host,
-    guest: &Guest,
-    pool: &Pool,
-    reason: Option<WakeReason>,
-    found: Found,
-    took: Duration,
-) {
+pub(crate) fn woke(host: &Host, guest: &Guest, pool: &Pool, reason: Option<WakeReason>, found: Found, took: Duration) {
     host.metrics.woke(&guest.name, reason, found, took);
     host.scheduler.mention(|dispatcher, _| {
         dispatcher.woke(guest.id, took);

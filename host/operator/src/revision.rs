@@ -243,7 +243,7 @@ impl Revision {
             permissions: self.permissions.clone(),
             allowed_hosts: self.spec.allowed_hosts.clone(),
             limits: self.spec.limits.clone(),
-            shared_watches: false,
+            shared_watches: self.artifact.world() == World::Operator,
             adopt_field_manager: self.spec.adopt_field_manager.clone(),
         })?;
         let controllers = self.watch(host, id, &gateway)?;

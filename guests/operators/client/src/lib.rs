@@ -31,7 +31,9 @@ pub const SERVICE_TOKEN: &str = "WASM_OPERATOR_SERVICE_TOKEN";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The component does not run under wasm-operator, or not in the world `operator`.
-    #[error("the environment variable `{0}` is missing or malformed; wasm-operator sets it for guests that export `wasi:cli/run`")]
+    #[error(
+        "the environment variable `{0}` is missing or malformed; wasm-operator sets it for guests that export `wasi:cli/run`"
+    )]
     Environment(&'static str),
     /// No cluster is configured. Natively only.
     #[error(transparent)]

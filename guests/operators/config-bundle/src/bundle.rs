@@ -62,7 +62,9 @@ impl ConfigBundle {
         let wanted: Vec<_> = self.children().iter().map(ResourceExt::name_any).collect();
         let is_ours = |child: &&ConfigMap| {
             let owners = child.metadata.owner_references.iter().flatten();
-            owners.into_iter().any(|owner| owner.controller == Some(true) && Some(&owner.uid) == self.meta().uid.as_ref())
+            owners
+                .into_iter()
+                .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == self.meta().uid.as_ref())
         };
         let names = there.iter().filter(is_ours).filter_map(|child| child.metadata.name.as_deref());
         names.filter(|name| !wanted.iter().any(|wanted| wanted == name)).collect()

@@ -14,9 +14,8 @@ impl Ballast {
     /// From the text of `HEAP_MEM_SIZE`; none is no ballast.
     pub(crate) fn from_text(text: Option<&str>) -> anyhow::Result<Self> {
         let text = text.map(str::trim).filter(|text| !text.is_empty()).unwrap_or("0");
-        let bytes: usize = text
-            .parse()
-            .with_context(|| format!("`HEAP_MEM_SIZE` must be a number of bytes, not `{text}`"))?;
+        let bytes: usize =
+            text.parse().with_context(|| format!("`HEAP_MEM_SIZE` must be a number of bytes, not `{text}`"))?;
         let mut memory = vec![0_u8; bytes];
         // Different pages, so that nothing merges or compresses them to nothing.
         for (number, page) in (1_usize..).zip(memory.chunks_mut(PAGE)) {

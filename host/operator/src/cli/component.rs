@@ -60,12 +60,7 @@ impl Components {
             // It is not asked: it says what it watches by watching it.
             Loaded::Program(program) => (program.interface().clone(), Ok(Description::default())),
         };
-        Ok(Component {
-            digest: artifact.digest().to_owned(),
-            compiled_bytes: artifact.bytes(),
-            interface,
-            description,
-        })
+        Ok(Component { digest: artifact.digest().to_owned(), compiled_bytes: artifact.bytes(), interface, description })
     }
 }
 

@@ -4,15 +4,18 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use wasm_operator_cluster::gateway::GuestGateway;
 use wasm_operator_core::dispatch::{GuestId, ProgramRun, WakeReason};
 use wasm_operator_engine::{Turns, Usage};
 
 use crate::admin::metrics::Metrics;
+use crate::guest::Guest;
 use crate::pool::Found;
 use crate::scheduler::Scheduler;
 
 /// What is known of one run. Told by the thread that runs the program, and by the endpoint.
 pub(crate) struct Activity {
+    gateway: Arc<GuestGateway>,
     scheduler: Arc<Scheduler>,
     metrics: Metrics,
     guest: GuestId,
@@ -68,14 +71,16 @@ pub(crate) struct UnderWay(Arc<Activity>);
 
 impl Activity {
     pub(crate) fn new(
+        gateway: Arc<GuestGateway>,
         scheduler: Arc<Scheduler>,
         metrics: Metrics,
-        guest: GuestId,
-        name: Arc<str>,
+        guest: &Guest,
         run: ProgramRun,
     ) -> Arc<Self> {
-        let state = Mutex::default();
-        Arc::new(Self { scheduler, metrics, guest, name, run, usage: OnceLock::new(), state })
+        let (name, guest) = (guest.name.clone(), guest.id);
+        gateway.set_awake(true);
+        let (usage, state) = (OnceLock::new(), Mutex::default());
+        Arc::new(Self { gateway, scheduler, metrics, guest, name, run, usage, state })
     }
 
     /// Where to read what the program uses.
@@ -117,6 +122,8 @@ impl Activity {
     }
 
     fn rests(&self) {
+        // A bookmark would end the rest.
+        self.gateway.set_awake(false);
         if let Some(usage) = self.usage.get() {
             self.metrics.memory(&self.name, usage.memory_bytes());
             let bytes = usage.private_bytes().saturating_sub(self.state.lock().held);
@@ -142,6 +149,7 @@ impl Turns for Activity {
             ended
         };
         if let Some(reason) = ended {
+            self.gateway.set_awake(true);
             self.scheduler.tell(|dispatcher, now| dispatcher.program_works(now, self.guest, self.run, reason));
         }
     }

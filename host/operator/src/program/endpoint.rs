@@ -19,7 +19,7 @@ use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -41,8 +41,9 @@ use crate::outgoing::Outgoing;
 
 /// Random bytes of a token.
 const TOKEN_BYTES: usize = 32;
-/// Connections at once: a program has one per request under way and per watch, and keeps some for the next request.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections at once: a program has one per watch, of which the gateway allows 64, and per request under way, and keeps
+/// some for the next request.
+const MAX_CONNECTIONS: usize = 96;
 /// Connections without a request that had the token. A program sends one at once; of others' the oldest goes.
 const MAX_STRANGERS: usize = 8;
 /// How long such a connection lives.
@@ -211,12 +212,17 @@ impl Service {
             Ok(ApiRequest::Resource(request)) if request.verb == Verb::Watch
         );
         parts.uri = api_uri(path)?;
+        let limit = self.request_bytes;
+        let too_large =
+            || Refusal::too_large(format!("the request's body is larger than `requestBytes` ({limit} bytes)"));
+        if usize::try_from(body.size_hint().lower()).is_ok_and(|bytes| bytes > limit) {
+            return Err(too_large());
+        }
         let body = timeout(self.request_time, Limited::new(body, self.request_bytes).collect()).await;
         let body = match body {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                let limit = self.request_bytes;
-                return Err(Refusal::too_large(format!("the request's body is larger than `requestBytes` ({limit} bytes)")));
+                return Err(too_large());
             }
             Ok(Err(_)) | Err(_) => return Err(Refusal::bad_request("the request's body did not come whole")),
         };

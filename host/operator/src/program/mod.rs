@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
+use wasm_operator_cluster::gateway::GuestGateway;
 use wasm_operator_core::dispatch::{GuestId, ProgramRun};
 use wasm_operator_engine::{Artifact, Engine, GuestLogs, GuestSettings, LoadError, Program};
 use wasm_operator_hibernation::{Hibernation, Memories};
@@ -95,7 +96,13 @@ impl Programs {
     }
 
     /// Runs the guest's program, once what is left of an earlier run is gone.
-    pub(crate) fn start(&self, host: &Arc<Host>, guest: Arc<Guest>, run: ProgramRun) -> io::Result<()> {
+    pub(crate) fn start(
+        &self,
+        host: &Arc<Host>,
+        guest: Arc<Guest>,
+        gateway: Arc<GuestGateway>,
+        run: ProgramRun,
+    ) -> io::Result<()> {
         let workers = match self.workers.get() {
             Some(workers) => workers,
             None => {
@@ -107,7 +114,7 @@ impl Programs {
         let (ends, ended) = oneshot::channel();
         let id = guest.id;
         let memories = self.hibernation.as_ref().map_or_else(Memories::never_hibernated, Hibernation::memories);
-        let activity = Activity::new(host.scheduler.clone(), host.metrics.clone(), id, guest.name.clone(), run);
+        let activity = Activity::new(gateway, host.scheduler.clone(), host.metrics.clone(), &guest, run);
         let running = Running { run, memories: memories.clone(), activity: activity.clone(), _hold: hold, ended };
         let earlier = self.running.lock().insert(id, running);
         let host = host.clone();

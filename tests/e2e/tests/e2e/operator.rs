@@ -1,5 +1,8 @@
 //! Programs: plain kube-rs controllers with watches of their own.
 
+mod bundle;
+mod hibernation;
+
 use harness::ring::{self, Ring};
 use harness::{Context as _, Guest, Host, LogLine, Result, Rule, Space, ensure, eventually, test};
 use serde_json::{Value, json};
@@ -179,7 +182,10 @@ pub(crate) fn program_stray() -> Result<()> {
             request("CONNECT 10.0.0.1:443", bearer),
             request("GET http://10.0.0.1/api/v1/namespaces/kube-system/secrets", bearer),
             request(&path, &format!("{bearer}impersonate-user: system:admin\r\n")),
-            request(&format!("POST /api/v1/namespaces/{namespace}/configmaps"), &format!("{bearer}content-length: 99999999\r\n")),
+            request(
+                &format!("POST /api/v1/namespaces/{namespace}/configmaps"),
+                &format!("{bearer}content-length: 99999999\r\n"),
+            ),
             request(&path, &format!("{bearer}x: {}\r\n", "x".repeat(64 << 10))),
             json!({ "send": "nonsense\r\n\r\n" }),
         ];

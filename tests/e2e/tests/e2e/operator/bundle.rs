@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
 use harness::{
-    Context as _, Guest, Result, Rule, Space, bail, difference, ensure, eventually, normalise, target, test, until_object,
+    Context as _, Guest, Result, Rule, Space, bail, difference, ensure, eventually, normalise, target, test,
+    until_object,
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
@@ -80,7 +81,11 @@ fn as_a_guest_and_as_a_native_program_it_leaves_the_same_objects() -> Result<()>
         let (guests, natives) = (space.namespace("guest").await?, space.namespace("native").await?);
 
         let program = target()?.join("x86_64-unknown-linux-musl/release/config-bundle");
-        ensure!(program.is_file(), "`{}` does not exist; `guests/operators/build --native` makes it", program.display());
+        ensure!(
+            program.is_file(),
+            "`{}` does not exist; `guests/operators/build --native` makes it",
+            program.display()
+        );
         let mut native = Command::new(program);
         native.env("KUBECONFIG", space.cluster().kubeconfig()).env("NAMESPACE", &natives);
         native.stdout(Stdio::null()).stderr(Stdio::null());
@@ -93,10 +98,13 @@ fn as_a_guest_and_as_a_native_program_it_leaves_the_same_objects() -> Result<()>
         let guest = Guest::new("bundle", "config-bundle")
             .env("NAMESPACE", &guests)
             .idle_after("50ms")
-            .grant(Rule::new(GROUP, &["configbundles"], &["get", "list", "watch", "update", "patch"]).namespace(&guests))
+            .grant(
+                Rule::new(GROUP, &["configbundles"], &["get", "list", "watch", "update", "patch"]).namespace(&guests),
+            )
             .grant(Rule::new(GROUP, &["configbundles/status"], &["patch"]).namespace(&guests))
             .grant(
-                Rule::new("", &["configmaps"], &["get", "list", "watch", "create", "patch", "delete"]).namespace(&guests),
+                Rule::new("", &["configmaps"], &["get", "list", "watch", "create", "patch", "delete"])
+                    .namespace(&guests),
             );
         let host = space.host().guest(guest).start().await?;
         let found = protocol(space, &guests).await?;

@@ -127,9 +127,8 @@ fn a_program_that_does_not_fit_on_disk_stays_awake_and_works() -> Result<()> {
 fn a_program_that_may_not_be_written_to_disk_never_is() -> Result<()> {
     test(async |space| {
         let ring = Ring::new(space, 2).await?;
-        let awake = |guest: Guest| {
-            guest.set("sleep", json!({ "mode": "Fixed", "idleAfter": "50ms", "hibernate": false }))
-        };
+        let awake =
+            |guest: Guest| guest.set("sleep", json!({ "mode": "Fixed", "idleAfter": "50ms", "hibernate": false }));
         let guests = ring.guests_of("ring-operator").into_iter().map(awake);
         let host = space.host().guests(guests).start().await?;
         ring.lap(1).await?;
