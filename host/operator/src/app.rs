@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -117,6 +118,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         prediction_service,
         hibernation,
     } = options;
+    allow_descriptors();
     let runtime = Handle::current();
     let mut registry = Registry::default();
     let parsed = wasm_operator_config::read(&config, host_namespace.as_deref())
@@ -297,6 +299,15 @@ fn host_pod() -> Option<events::HostPod> {
         namespace: variable("POD_NAMESPACE")?,
         uid: variable("POD_UID"),
     })
+}
+
+/// Each program holds a listener and both ends of its connections. The soft limit of 1,024, which is the usual one, is for
+/// programs that call `select`.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        warn!(%error, "cannot raise the limit of open files; a host of some hundred programs needs it");
+    }
 }
 
 /// A seed for jitter: hosts that start together must not act together.
