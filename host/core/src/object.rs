@@ -195,7 +195,6 @@ impl Object {
     pub fn metadata_json(&self) -> Arc<[u8]> {
         metadata_json(&self.json).into()
     }
-
 }
 
 /// The value of `metadata` in an object's JSON.

@@ -79,7 +79,8 @@ impl Followers {
     /// The kind is gone; `position` is the last that is known of it.
     pub(crate) fn gone(&mut self, changes: Vec<Change>, position: Option<&ResourceVersion>) {
         if let Some(position) = position {
-            let entry = |change: Change| Entry { version: position.clone(), old: change.old, new: None, inferred: true };
+            let entry =
+                |change: Change| Entry { version: position.clone(), old: change.old, new: None, inferred: true };
             self.watchers.tell(&changes.into_iter().map(entry).collect::<Vec<_>>());
         }
         self.watchers.end(&WatchEnd::Closed);

@@ -12,9 +12,8 @@ use crate::object::{Change, ResourceVersion};
 /// list, or the one before its successor's.
 #[must_use]
 pub fn inferred(changes: Vec<Change>, from: &ResourceVersion, to: &ResourceVersion) -> Option<Vec<Entry>> {
-    let is_between = |version: &ResourceVersion| {
-        version.compare(from) == Some(Ordering::Greater) && to.is_at_least(version)
-    };
+    let is_between =
+        |version: &ResourceVersion| version.compare(from) == Some(Ordering::Greater) && to.is_at_least(version);
     let mut entries = Vec::with_capacity(changes.len());
     let mut changes = changes.into_iter().peekable();
     while let Some(Change { old, new, .. }) = changes.next() {

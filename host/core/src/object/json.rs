@@ -68,7 +68,8 @@ pub(super) fn normalise(json: &[u8], resource: &Resource) -> Result<(Metadata, V
 pub(super) fn with_version(json: &[u8], version: &ResourceVersion) -> Result<Vec<u8>, ObjectError> {
     replaced(json, "metadata", |metadata| {
         let text = quoted(version.as_str())?;
-        Ok(String::from_utf8_lossy(&replaced(metadata.as_bytes(), "resourceVersion", |_| Ok(text.clone()))?).into_owned())
+        Ok(String::from_utf8_lossy(&replaced(metadata.as_bytes(), "resourceVersion", |_| Ok(text.clone()))?)
+            .into_owned())
     })
 }
 

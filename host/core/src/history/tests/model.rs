@@ -145,7 +145,8 @@ enum Step {
 
 impl World {
     fn new() -> Self {
-        let informer = Informer { objects: BTreeMap::new(), position: 1, history: History::new(version(1)), relisted: false };
+        let informer =
+            Informer { objects: BTreeMap::new(), position: 1, history: History::new(version(1)), relisted: false };
         let cluster = Cluster { version: 1, ..Cluster::default() };
         let watchers = vec![Watcher::new(|_| true), Watcher::new(is_in), Watcher::new(|object| !is_in(object))];
         Self { cluster, informer, watchers }
