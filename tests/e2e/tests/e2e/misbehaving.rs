@@ -528,8 +528,8 @@ fn program_memory_bomb() -> Result<()> {
 
 // Guests that serve HTTP are tested where their callers are.
 use crate::front_door::{hostile_server, server};
-// What a program may do with its sockets is tested with the other programs.
-use crate::operator::program_stray;
+// Programs that do no harm to their neighbours are tested with the others.
+use crate::operator::{program_stray, program_timer};
 
 macro_rules! assert_test_exists {
     ($program:ident) => {

@@ -3,6 +3,10 @@
 mod bundle;
 mod hibernation;
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+
+pub(crate) use self::hibernation::program_timer;
 use harness::ring::{self, Ring};
 use harness::{Context as _, Guest, Host, LogLine, Result, Rule, Space, ensure, eventually, test};
 use serde_json::{Value, json};
@@ -199,5 +203,60 @@ pub(crate) fn program_stray() -> Result<()> {
             ["200", "401", "401", "401", "401", "403", "400", "400", "405", "403", "200", "413", "431", "400"];
         ensure!(codes == expected, "{answers:?}");
         host.assert_alive()
+    })
+}
+
+/// Sends a request as anybody on this machine can, for something that nobody has, and returns the first line of the answer.
+fn ask(stream: &mut TcpStream, token: &str) -> Result<String> {
+    stream
+        .write_all(format!("GET /nothing HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n").as_bytes())?;
+    let mut answer = BufReader::new(stream);
+    let mut first = String::new();
+    answer.read_line(&mut first)?;
+    let mut length = 0;
+    loop {
+        let mut header = String::new();
+        answer.read_line(&mut header)?;
+        if let Some((name, value)) = header.split_once(": ")
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse()?;
+        }
+        if header.trim().is_empty() {
+            break;
+        }
+    }
+    answer.read_exact(&mut vec![0; length])?;
+    Ok(first.trim().to_owned())
+}
+
+#[test]
+fn strangers_cannot_take_the_places_of_a_program() -> Result<()> {
+    test(async |space| {
+        const UNKNOWN: &str = "HTTP/1.1 401 Unauthorized";
+        space.namespace("a").await?;
+        let host = space.host().guest(stray(space, "stray", &[])).start().await?;
+        let said = host.log().wait("its endpoint", |line| field(line, "stray", "token").is_some()).await?;
+        let text = |name| field(&said, "stray", name).and_then(|value| value.as_str().map(str::to_owned));
+        let (endpoint, token) = (text("endpoint").context("no endpoint")?, text("token").context("no token")?);
+        let connect = || -> Result<TcpStream> {
+            let stream = TcpStream::connect(&endpoint)?;
+            stream.set_read_timeout(Some(harness::PATIENCE))?;
+            Ok(stream)
+        };
+        let mut known = connect()?;
+        let refused = ask(&mut known, &token)?;
+        assert_ne!(refused, UNKNOWN);
+
+        // Far more than there are places, and all of them silent.
+        let strangers = (0..200).map(|_| connect()).collect::<Result<Vec<_>>>()?;
+        let mut first = strangers.into_iter().next().context("no stranger")?;
+        assert_eq!(first.read(&mut [0])?, 0, "the oldest had to go");
+        for guess in ["", "x", &token.to_lowercase(), &token[1..]] {
+            assert_eq!(ask(&mut connect()?, guess)?, UNKNOWN);
+        }
+        assert_eq!(ask(&mut connect()?, &token)?, refused);
+        assert_eq!(ask(&mut known, &token)?, refused, "it was not among those that had to go");
+        Ok(())
     })
 }
