@@ -259,7 +259,7 @@ pub enum CallError {
         last_stderr: String,
     },
     /// The guest ended itself. Mended by its author.
-    #[error("the guest called `exit({code})`; a controller returns instead{}", tail(.last_stderr))]
+    #[error("the guest ended itself by `exit({code})`{}", tail(.last_stderr))]
     Exit {
         /// The exit code.
         code: i32,
@@ -313,7 +313,7 @@ impl CallError {
         match self {
             Self::Limit { limit, allowed, .. } => format!("it used more than {allowed} {}", limit.advice()),
             Self::Trap { .. } => "it trapped; the host's log says where".to_owned(),
-            Self::Exit { code, .. } => format!("it called `exit({code})`; a controller returns instead"),
+            Self::Exit { code, .. } => format!("it ended itself by `exit({code})`"),
             Self::Returned { failed: false, .. } => "its `main` returned; a controller goes on".to_owned(),
             Self::Returned { failed: true, .. } => "its `main` returned an error; the host's log says which".to_owned(),
             Self::Describe(_) => "its `describe` failed; the host's log says why".to_owned(),

@@ -256,7 +256,7 @@ impl Host {
     }
 
     /// A change or a request reached the guest at that time, for those who learn from the past.
-    fn note_event(&self, guest: &Guest, queued: Time) {
+    pub(crate) fn note_event(&self, guest: &Guest, queued: Time) {
         if self.recorder.is_none() && self.forecasts.is_none() {
             return;
         }

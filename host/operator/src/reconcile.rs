@@ -166,7 +166,7 @@ pub(crate) fn no_instance(host: &Host, guest: &Guest, error: &PoolError) -> Reco
 }
 
 /// Asks the prediction service, if the guest has become idle.
-fn ask_for_forecast(host: &Arc<Host>, guest: &Arc<Guest>) {
+pub(crate) fn ask_for_forecast(host: &Arc<Host>, guest: &Arc<Guest>) {
     let (asking, guest) = (host.clone(), guest.clone());
     host.runtime.spawn(async move {
         if let Some(forecasts) = &asking.forecasts {

@@ -1,25 +1,25 @@
 //! Whether a program has something to do: it computes, or an answer to it is under way.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use wasm_operator_cluster::gateway::GuestGateway;
-use wasm_operator_core::dispatch::{GuestId, ProgramRun, WakeReason};
+use wasm_operator_core::dispatch::{ProgramRun, WakeReason};
 use wasm_operator_engine::{Turns, Usage};
 
-use crate::admin::metrics::Metrics;
 use crate::guest::Guest;
+use crate::host::Host;
 use crate::pool::Found;
-use crate::scheduler::Scheduler;
+use crate::reconcile::ask_for_forecast;
 
 /// What is known of one run. Told by the thread that runs the program, and by the endpoint.
 pub(crate) struct Activity {
+    /// The host holds this.
+    host: Weak<Host>,
     gateway: Arc<GuestGateway>,
-    scheduler: Arc<Scheduler>,
-    metrics: Metrics,
-    guest: GuestId,
-    name: Arc<str>,
+    guest: Arc<Guest>,
     run: ProgramRun,
     usage: OnceLock<Usage>,
     state: Mutex<State>,
@@ -70,17 +70,10 @@ impl State {
 pub(crate) struct UnderWay(Arc<Activity>);
 
 impl Activity {
-    pub(crate) fn new(
-        gateway: Arc<GuestGateway>,
-        scheduler: Arc<Scheduler>,
-        metrics: Metrics,
-        guest: &Guest,
-        run: ProgramRun,
-    ) -> Arc<Self> {
-        let (name, guest) = (guest.name.clone(), guest.id);
+    pub(crate) fn new(host: &Arc<Host>, guest: Arc<Guest>, gateway: Arc<GuestGateway>, run: ProgramRun) -> Arc<Self> {
         gateway.set_awake(true);
         let (usage, state) = (OnceLock::new(), Mutex::default());
-        Arc::new(Self { gateway, scheduler, metrics, guest, name, run, usage, state })
+        Arc::new(Self { host: Arc::downgrade(host), gateway, guest, run, usage, state })
     }
 
     /// Where to read what the program uses.
@@ -124,15 +117,38 @@ impl Activity {
     fn rests(&self) {
         // A bookmark would end the rest.
         self.gateway.set_awake(false);
+        let Some(host) = self.host.upgrade() else { return };
         if let Some(usage) = self.usage.get() {
-            self.metrics.memory(&self.name, usage.memory_bytes());
+            host.metrics.memory(&self.guest.name, usage.memory_bytes());
             let bytes = usage.private_bytes().saturating_sub(self.state.lock().held);
-            self.scheduler.mention(|dispatcher, _| {
-                dispatcher.set_instance_bytes(self.guest, bytes);
+            host.scheduler.mention(|dispatcher, _| {
+                dispatcher.set_instance_bytes(self.guest.id, bytes);
                 false
             });
         }
-        self.scheduler.tell(|dispatcher, now| dispatcher.program_waits(now, self.guest, self.run));
+        host.scheduler.tell(|dispatcher, now| dispatcher.program_waits(now, self.guest.id, self.run));
+        if host.forecasts.is_some() {
+            ask_for_forecast(&host, &self.guest);
+        }
+    }
+
+    fn works(&self, reason: WakeReason) {
+        self.gateway.set_awake(true);
+        let Some(host) = self.host.upgrade() else { return };
+        if reason == WakeReason::Event {
+            host.note_event(&self.guest, host.scheduler.now());
+        }
+        host.scheduler.tell(|dispatcher, now| dispatcher.program_works(now, self.guest.id, self.run, reason));
+    }
+
+    /// What the program touched first was read back from disk in this turn.
+    fn woke(&self, took: Duration, reason: WakeReason) {
+        let Some(host) = self.host.upgrade() else { return };
+        host.metrics.woke(&self.guest.name, Some(reason), Found::Component, took);
+        host.scheduler.mention(|dispatcher, _| {
+            dispatcher.woke(self.guest.id, took);
+            false
+        });
     }
 }
 
@@ -149,8 +165,7 @@ impl Turns for Activity {
             ended
         };
         if let Some(reason) = ended {
-            self.gateway.set_awake(true);
-            self.scheduler.tell(|dispatcher, now| dispatcher.program_works(now, self.guest, self.run, reason));
+            self.works(reason);
         }
     }
 
@@ -160,14 +175,8 @@ impl Turns for Activity {
             state.waits = true;
             (state.rests(), state.woken.take())
         };
-        // What it touched first was read back from disk in this turn.
         if let Some((at, reason)) = woken {
-            let took = at.elapsed();
-            self.metrics.woke(&self.name, Some(reason), Found::Component, took);
-            self.scheduler.mention(|dispatcher, _| {
-                dispatcher.woke(self.guest, took);
-                false
-            });
+            self.woke(at.elapsed(), reason);
         }
         if rests {
             self.rests();

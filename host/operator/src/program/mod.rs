@@ -114,7 +114,7 @@ impl Programs {
         let (ends, ended) = oneshot::channel();
         let id = guest.id;
         let memories = self.hibernation.as_ref().map_or_else(Memories::never_hibernated, Hibernation::memories);
-        let activity = Activity::new(gateway, host.scheduler.clone(), host.metrics.clone(), &guest, run);
+        let activity = Activity::new(host, guest.clone(), gateway, run);
         let running = Running { run, memories: memories.clone(), activity: activity.clone(), _hold: hold, ended };
         let earlier = self.running.lock().insert(id, running);
         let host = host.clone();

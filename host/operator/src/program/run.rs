@@ -28,31 +28,33 @@ pub(super) async fn run(host: Arc<Host>, guest: Arc<Guest>, own: Own, cancelled:
         let Some(active) = guest.active() else { return true };
         let Some(parts) = active.program() else { return true };
         match select(pin!(to_its_end(&host, &guest, parts, own)), cancelled).await {
-            Either::Left(((), _)) => true,
-            Either::Right(_) => false,
+            Either::Left((ended, _)) => ended,
+            Either::Right(_) => {
+                info!("the program was ended");
+                false
+            }
         }
     });
     if ended.await {
         host.scheduler.tell(|dispatcher, now| dispatcher.program_ended(now, guest.id, run));
-    } else {
-        info!(guest = &*guest.name, "the program was ended");
     }
 }
 
-async fn to_its_end(host: &Arc<Host>, guest: &Arc<Guest>, parts: &Arc<Parts>, own: Own) {
+/// Returns whether it ended by itself, and not because it is loaded anew.
+async fn to_its_end(host: &Arc<Host>, guest: &Arc<Guest>, parts: &Arc<Parts>, own: Own) -> bool {
     let Own { memories, activity, .. } = own;
     let program = match parts.load() {
         Ok(program) => program,
         Err(error) if error.is_stale() => {
             info!(%error, "the compiled component is made anew");
             host.scheduler.tell(|dispatcher, now| dispatcher.reload(now, guest.id));
-            return;
+            return false;
         }
         Err(error) => {
             error!(%error, "the program cannot be loaded");
             host.metrics.trapped(&guest.name, "load");
             host.events.warn("GuestBroken", &guest.name, &format!("guest `{}` cannot be loaded", guest.name));
-            return;
+            return true;
         }
     };
     let limits = &parts.settings.limits;
@@ -61,7 +63,7 @@ async fn to_its_end(host: &Arc<Host>, guest: &Arc<Guest>, parts: &Arc<Parts>, ow
         Err(error) => {
             error!(%error, "the program gets no endpoint on 127.0.0.1; the host may be short of file descriptors");
             host.metrics.trapped(&guest.name, "endpoint");
-            return;
+            return true;
         }
     };
     let mut settings = parts.settings.clone();
@@ -77,4 +79,5 @@ async fn to_its_end(host: &Arc<Host>, guest: &Arc<Guest>, parts: &Arc<Parts>, ow
     info!("the program starts");
     let error = ready.run(&*activity).await;
     broken(host, guest, &error);
+    true
 }

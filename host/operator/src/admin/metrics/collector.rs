@@ -342,7 +342,7 @@ fn life(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &[Curre
     }
     let mut family = encoder.encode_descriptor(
         "wasm_operator_guest_wake_duration_seconds",
-        "Time to make an instance, from a mapped component (dormant) or from its file (cold)",
+        "Time to make an instance, from a mapped component (dormant) or from its file (cold); of a hibernated program, its first turn",
         None,
         MetricType::Histogram,
     )?;
