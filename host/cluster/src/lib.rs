@@ -8,6 +8,7 @@ pub mod client;
 pub mod events;
 pub mod gateway;
 pub mod informer;
+mod kinds;
 pub mod metrics;
 pub mod reachability;
 pub mod rights;

@@ -46,6 +46,14 @@ pub struct Metrics {
     pub cache_objects: Family<ResourceLabel, Gauge>,
     /// Their JSON.
     pub cache_bytes: Family<ResourceLabel, Gauge>,
+    /// Watches of guests that are served from the streams.
+    pub shared_watches: Family<ResourceLabel, Gauge>,
+    /// Events delivered to them.
+    pub shared_watch_events: Family<EventLabels, Counter>,
+    /// Events that were left out because a later one of the same object made them needless.
+    pub shared_watch_compacted: Family<ResourceLabel, Counter>,
+    /// Watches that were ended or refused because their version is too old.
+    pub shared_watch_expired: Family<ResourceLabel, Counter>,
 }
 
 impl Metrics {
@@ -63,6 +71,26 @@ impl Metrics {
         );
         registry.register("cache_objects", "Objects in the shared caches", metrics.cache_objects.clone());
         registry.register("cache_bytes", "Bytes of JSON in the shared caches", metrics.cache_bytes.clone());
+        registry.register(
+            "shared_watches",
+            "Watches of guests that are served from upstream watches",
+            metrics.shared_watches.clone(),
+        );
+        registry.register(
+            "shared_watch_events",
+            "Events delivered to watches of guests",
+            metrics.shared_watch_events.clone(),
+        );
+        registry.register(
+            "shared_watch_compacted",
+            "Events for watches of guests that a later one of the same object made needless",
+            metrics.shared_watch_compacted.clone(),
+        );
+        registry.register(
+            "shared_watch_expired",
+            "Watches of guests that ended because their version is too old",
+            metrics.shared_watch_expired.clone(),
+        );
         metrics
     }
 }

@@ -120,11 +120,19 @@ pub struct Sleep {
     #[serde(with = "duration")]
     #[schemars(schema_with = "duration::schema")]
     pub min_resident: Duration,
+    /// Whether the memory of a program (a guest that exports `wasi:cli/run`) may be written to disk while it is idle. Secrets
+    /// in it are written as well, to a file without a name. Without it a program stays awake. Default true.
+    pub hibernate: bool,
 }
 
 impl Default for Sleep {
     fn default() -> Self {
-        Self { mode: SleepMode::default(), idle_after: DEFAULT_IDLE_AFTER, min_resident: Duration::ZERO }
+        Self {
+            mode: SleepMode::default(),
+            idle_after: DEFAULT_IDLE_AFTER,
+            min_resident: Duration::ZERO,
+            hibernate: true,
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::permission::Rule;
 use crate::watch::Watch;
 
-/// The answer of a guest's `describe`. Kept as JSON beside the compiled component.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The answer of a guest's `describe`. Kept as JSON beside the compiled component. Empty for a program, which is not asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
     /// At least one; names are unique.
     pub controllers: Vec<Controller>,

@@ -9,6 +9,7 @@
 
 mod command;
 mod guest;
+mod programs;
 mod requests;
 mod residency;
 
@@ -27,6 +28,7 @@ use crate::timer::Timers;
 
 pub use self::command::{DEFAULT_MAX_RUNS, Job, Options, Settings, Snapshot, Step, WakeReason};
 use self::guest::Guest;
+pub use self::programs::{ProgramRun, SLEEP_RETRY};
 pub use self::requests::{DEFAULT_MAX_REQUESTS, Refusal, RequestId, Serve};
 pub use crate::lifecycle::{Path, SleepReason, State};
 pub use crate::prediction::{SleepPolicy, Tally};
@@ -51,6 +53,7 @@ pub struct Dispatcher {
     running: usize,
     serving: usize,
     last_request: u64,
+    last_program_run: u64,
     /// Commands that turn requests away. Bounded by the requests that may wait.
     refused: VecDeque<Step>,
     /// Bytes of instances that are to be dropped, because memory is short.
@@ -74,6 +77,7 @@ impl Dispatcher {
             running: 0,
             serving: 0,
             last_request: 0,
+            last_program_run: 0,
             refused: VecDeque::new(),
             excess: 0,
             correlations: Correlations::new(),
@@ -130,6 +134,7 @@ impl Dispatcher {
     /// The answer to [`Step::Load`]: the guest's component is ready to be mapped.
     pub fn loaded(&mut self, now: Time, id: GuestId) {
         let Some(guest) = self.live(id) else { return };
+        guest.program = None;
         guest.life.loaded(now);
         guest.next_resync = guest.settings.resync.map(|interval| now + interval);
         self.refresh(now, id);
@@ -287,7 +292,7 @@ impl Dispatcher {
         let guest = self.guests.get(id).filter(|guest| !guest.removed)?;
         let running = || guest.queue.started().map(|started| now.since(started));
         Some(Snapshot {
-            state: guest.life.state(now),
+            state: guest.state(now),
             depth: guest.queue.depth().clone(),
             delayed: guest.queue.delayed(),
             running: guest.queue.running(),
@@ -335,10 +340,18 @@ impl Dispatcher {
             Some(Step::Resync(id))
         } else {
             let busy = guest.is_busy(now);
-            guest.life.take_move(now, &guest.prediction, busy).map(|step| match step {
+            let program = guest.program_loop();
+            guest.life.take_move(now, &guest.prediction, busy, program).map(|step| match step {
                 Move::Load => {
+                    guest.program = None;
                     guest.prediction.give_up();
                     Step::Load(id)
+                }
+                Move::Start => {
+                    self.last_program_run = self.last_program_run.wrapping_add(1);
+                    let run = ProgramRun(self.last_program_run);
+                    guest.program_starts(run);
+                    Step::Start(id, run)
                 }
                 Move::Prepare => {
                     guest.preparing = true;
@@ -349,6 +362,7 @@ impl Dispatcher {
                     if reason != SleepReason::Idle {
                         guest.prediction.give_up();
                     }
+                    guest.program_sleeps(reason);
                     Step::Sleep(id, reason)
                 }
             })
@@ -411,7 +425,8 @@ impl Dispatcher {
     fn refresh(&mut self, now: Time, id: GuestId) {
         self.refuse_waiting(now, id);
         let Some(guest) = self.guests.get_mut(id) else { return };
-        let dormant = guest.life.dormant_since();
+        // What a program runs from cannot be unloaded.
+        let dormant = guest.life.dormant_since().filter(|_| guest.program.is_none());
         let was_dormant = std::mem::replace(&mut guest.dormant, dormant);
         if dormant != was_dormant {
             if let Some(since) = was_dormant {

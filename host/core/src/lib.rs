@@ -11,6 +11,7 @@ pub mod fair;
 pub mod front_door;
 pub mod gate;
 pub mod headers;
+pub mod history;
 pub mod index;
 pub mod lifecycle;
 pub mod limits;

@@ -28,6 +28,8 @@ pub enum State {
     Cold,
     /// Its compiled component is in memory, without an instance.
     Dormant,
+    /// It is a program whose memory was written to disk. It goes on where it was.
+    Hibernated,
     /// It has an instance, or is getting one.
     Awake,
     /// Held back after a fault. Keys queue up.
@@ -69,9 +71,23 @@ pub enum SleepReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Move {
     Load,
+    /// Start its program.
+    Start,
     /// Make it ready ahead of its work.
     Prepare,
     Sleep(SleepReason),
+}
+
+/// How the loop of a program does. Awake and dormant then tell whether its memory is there or on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loop {
+    /// It is to be started.
+    Ended,
+    /// It runs.
+    Runs {
+        /// From when on it may be hibernated; None for never.
+        sleeps_from: Option<Time>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,8 +177,26 @@ impl Lifecycle {
         }
     }
 
-    /// The next step of the guest's own and its time. `busy`: runs are under way or wait for a free place.
-    pub(crate) fn next_move(&self, now: Time, prediction: &Prediction, busy: bool) -> Option<(Time, Move)> {
+    /// The next step of the guest's own and its time. `busy`: runs are under way or wait for a free place, or its program
+    /// has something to do. `program`: None for a guest that has no loop.
+    pub(crate) fn next_move(
+        &self,
+        now: Time,
+        prediction: &Prediction,
+        busy: bool,
+        program: Option<Loop>,
+    ) -> Option<(Time, Move)> {
+        let sleeps_from = match (self.residency, program) {
+            // A program never ends by itself, so nothing is waited for.
+            (Residency::Awake { .. } | Residency::Dormant, Some(Loop::Runs { .. })) if self.suspended => {
+                return Some((Time::ZERO, Move::Sleep(SleepReason::Suspended)));
+            }
+            (Residency::Dormant | Residency::Cold, Some(Loop::Ended)) => {
+                return Some((self.may_run_from()?, Move::Start));
+            }
+            (Residency::Awake { .. }, Some(Loop::Runs { sleeps_from })) => sleeps_from?,
+            _ => Time::ZERO,
+        };
         match self.residency {
             Residency::Absent if !self.suspended => Some((self.held_until().unwrap_or(Time::ZERO), Move::Load)),
             Residency::Awake { .. } if !busy => {
@@ -175,7 +209,7 @@ impl Lifecycle {
                 }
                 let at = prediction.resident_until(now).unwrap_or(Some(Time::ZERO))?;
                 let at = self.echo_since.map_or(at, |since| at.max(since + MAX_ECHO_WAIT));
-                Some((at, Move::Sleep(SleepReason::Idle)))
+                Some((at.max(sleeps_from), Move::Sleep(SleepReason::Idle)))
             }
             Residency::Dormant | Residency::Cold if !busy => {
                 let from = self.may_run_from()?;
@@ -186,11 +220,17 @@ impl Lifecycle {
     }
 
     /// Takes the step that is due.
-    pub(crate) fn take_move(&mut self, now: Time, prediction: &Prediction, busy: bool) -> Option<Move> {
-        let (_, step) = self.next_move(now, prediction, busy).filter(|(at, _)| *at <= now)?;
+    pub(crate) fn take_move(
+        &mut self,
+        now: Time,
+        prediction: &Prediction,
+        busy: bool,
+        program: Option<Loop>,
+    ) -> Option<Move> {
+        let (_, step) = self.next_move(now, prediction, busy, program).filter(|(at, _)| *at <= now)?;
         match step {
             Move::Load => self.residency = Residency::Loading,
-            Move::Prepare => self.residency = Residency::Awake { since: now },
+            Move::Start | Move::Prepare => self.residency = Residency::Awake { since: now },
             Move::Sleep(_) => self.sleep(now),
         }
         Some(step)
@@ -267,6 +307,21 @@ impl Lifecycle {
             self.fault = None;
         }
         self.reload_if_asked(now, busy);
+    }
+
+    /// The guest's program ended. Earlier faults are forgotten if it has run long enough since.
+    pub(crate) fn program_ended(&mut self, now: Time, random: &mut Random) {
+        if self.fault.is_some_and(|fault| now >= fault.until + fault.probation) {
+            self.fault = None;
+        }
+        self.finished(now, true, false, random);
+    }
+
+    /// Its program is in memory, whatever was decided.
+    pub(crate) fn stays_awake(&mut self, now: Time) {
+        if self.residency == Residency::Dormant {
+            self.residency = Residency::Awake { since: now };
+        }
     }
 
     /// The guest has (or no longer has) a write whose event it has not seen.

@@ -56,6 +56,13 @@ impl ResourceVersion {
         both.then(|| self.0.len().cmp(&other.0.len()).then_with(|| self.0.cmp(&other.0)))
     }
 
+    /// The version before this one. None for the first, and for what is not a number of 64 bits as etcd has them.
+    #[must_use]
+    pub fn before(&self) -> Option<Self> {
+        let number: u64 = is_version(&self.0).then(|| self.0.parse().ok())??;
+        (number > 1).then(|| Self((number - 1).to_string().into()))
+    }
+
     /// Whether this is known to be `other` or newer.
     #[must_use]
     pub fn is_at_least(&self, other: &Self) -> bool {
@@ -178,11 +185,22 @@ impl Object {
         json::field(&self.json, path)
     }
 
+    /// Its JSON with another `metadata.resourceVersion`, as a deletion shows it.
+    pub fn json_at(&self, version: &ResourceVersion) -> Result<Vec<u8>, ObjectError> {
+        json::with_version(&self.json, version)
+    }
+
     /// The value of `metadata` as JSON.
     #[must_use]
     pub fn metadata_json(&self) -> Arc<[u8]> {
-        json::member(&self.json, "metadata").map_or_else(|| Arc::from(&b"{}"[..]), |raw| Arc::from(raw.as_bytes()))
+        metadata_json(&self.json).into()
     }
+}
+
+/// The value of `metadata` in an object's JSON.
+#[must_use]
+pub fn metadata_json(json: &[u8]) -> &[u8] {
+    json::member(json, "metadata").map_or(b"{}", str::as_bytes)
 }
 
 /// One object before and after a change.

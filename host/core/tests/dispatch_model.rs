@@ -441,6 +441,7 @@ impl World {
                     let guest = self.guests.iter().find(|guest| guest.id == id).unwrap();
                     assert!(!guest.busy(), "{guest:?}");
                 }
+                Step::Start(..) => panic!("there are no programs here"),
                 Step::Resync(_) => panic!("no resync was asked for"),
                 Step::Removed(id) => {
                     assert!(!self.is_orphaned(id), "removed while it runs");

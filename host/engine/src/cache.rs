@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use wasm_operator_core::description::Description;
 
 use crate::component::GuestSettings;
+use crate::contract::World;
 use crate::error::EngineError;
 
 /// Of files that are not finished. What a killed host left behind is removed at the next start.
@@ -31,6 +32,7 @@ pub struct Artifact {
     key: String,
     path: PathBuf,
     identity: Identity,
+    world: World,
 }
 
 /// What tells one file from another of the same name, without reading it.
@@ -58,6 +60,16 @@ impl Artifact {
     #[must_use]
     pub fn digest(&self) -> &str {
         self.key.split('-').next().unwrap_or_default()
+    }
+
+    /// The world that it was compiled for.
+    #[must_use]
+    pub fn world(&self) -> World {
+        self.world
+    }
+
+    pub(crate) fn of_world(self, world: World) -> Self {
+        Self { world, ..self }
     }
 
     /// The compiled file.
@@ -167,7 +179,7 @@ impl Cache {
             if hexadecimal_digest(&mut file)? == checksum {
                 touch(&file)?;
                 let identity = Identity::of(&file.metadata()?);
-                return Ok(Some(Artifact { key: key.to_owned(), path, identity }));
+                return Ok(Some(Artifact { key: key.to_owned(), path, identity, world: World::Controller }));
             }
             tracing::warn!(path = %path.display(), "a compiled component is damaged; it is compiled again");
             remove(&path)?;
@@ -185,7 +197,8 @@ impl Cache {
         let path = self.directory.join(format!("{key}.{checksum}.cwasm"));
         fs::rename(scratch.file(), &path)?;
         File::open(&self.directory)?.sync_all()?;
-        let artifact = Artifact { key: key.to_owned(), identity: Identity::of(&file.metadata()?), path };
+        let identity = Identity::of(&file.metadata()?);
+        let artifact = Artifact { key: key.to_owned(), identity, path, world: World::Controller };
         self.evict(&artifact.path);
         Ok(artifact)
     }

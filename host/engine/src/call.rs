@@ -29,8 +29,31 @@ pub(crate) async fn run<T>(
     deadline: Duration,
     call: impl Future<Output = wasmtime::Result<T>>,
 ) -> Result<T, Fault> {
+    let metered = metered(ticker, meter, call, |_| {});
+    tokio::time::timeout(deadline, metered).await.unwrap_or(Err(Fault::Stop(Stop::Limit(Limit::Deadline))))
+}
+
+/// One poll of a guest's call, as those see it who have to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It begins.
+    Begins,
+    /// The guest waits for the host.
+    Waits,
+    /// The guest handed its thread back and could go on.
+    Yields,
+}
+
+/// Runs a call to its end or to a limit other than of wall time. `turn` is told of each poll.
+pub(crate) async fn metered<T>(
+    ticker: &Ticker,
+    meter: &Meter,
+    call: impl Future<Output = wasmtime::Result<T>>,
+    mut turn: impl FnMut(Turn),
+) -> Result<T, Fault> {
     let mut call = pin!(call);
-    let metered = std::future::poll_fn(|context| {
+    std::future::poll_fn(|context| {
+        turn(Turn::Begins);
         if let Some(stop) = meter.stopped() {
             return Poll::Ready(Err(Fault::Stop(stop)));
         }
@@ -42,11 +65,14 @@ pub(crate) async fn run<T>(
         match (polled, meter.stopped()) {
             (Err(panic), _) => Poll::Ready(Err(Fault::Stop(Stop::Panic(panic_text(&*panic))))),
             (_, Some(stop)) => Poll::Ready(Err(Fault::Stop(stop))),
-            (Ok(Poll::Pending), None) => Poll::Pending,
+            (Ok(Poll::Pending), None) => {
+                turn(if meter.take_yielded() { Turn::Yields } else { Turn::Waits });
+                Poll::Pending
+            }
             (Ok(Poll::Ready(result)), None) => Poll::Ready(result.map_err(Fault::Error)),
         }
-    });
-    tokio::time::timeout(deadline, metered).await.unwrap_or(Err(Fault::Stop(Stop::Limit(Limit::Deadline))))
+    })
+    .await
 }
 
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -62,6 +88,8 @@ pub(crate) enum Call {
     Describe(Duration),
     /// Has so much wall time.
     Serve(Duration),
+    /// A program's `run`, without an end of its own: its CPU time is that between two waits for the host.
+    Run,
 }
 
 /// What one call may use.
@@ -76,7 +104,7 @@ impl Allowance<'_> {
         let cpu = Duration::from_millis(self.limits.cpu_milliseconds);
         match self.call {
             Call::Describe(time) => time.min(cpu),
-            Call::Reconcile | Call::Serve(_) => cpu,
+            Call::Reconcile | Call::Serve(_) | Call::Run => cpu,
         }
     }
 
@@ -84,6 +112,7 @@ impl Allowance<'_> {
         match self.call {
             Call::Describe(time) | Call::Serve(time) => time,
             Call::Reconcile => Duration::from_millis(self.limits.reconcile_milliseconds),
+            Call::Run => Duration::MAX,
         }
     }
 
@@ -98,7 +127,9 @@ impl Allowance<'_> {
                 return (Limit::Serve, milliseconds(time));
             }
             (Limit::Cpu, _) => limits.cpu_milliseconds,
-            (Limit::Deadline | Limit::Describe | Limit::Serve, Call::Reconcile) => limits.reconcile_milliseconds,
+            (Limit::Deadline | Limit::Describe | Limit::Serve, Call::Reconcile | Call::Run) => {
+                limits.reconcile_milliseconds
+            }
             (Limit::Memory, _) => limits.memory_bytes,
             (Limit::Table, _) => limits.table_elements,
             (Limit::Stack, _) => self.stack_bytes,

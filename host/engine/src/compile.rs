@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::process::{Child, Command};
 
 use crate::cache::{hexadecimal, hexadecimal_digest};
+use crate::contract::World;
 use crate::error::PrepareError;
 use crate::format::{self, NotAComponent};
 
@@ -113,10 +114,12 @@ pub fn compile(wasm: &Path, output: &Path, digest: Option<&str>) -> Result<(), C
             return Err(CompileError::Changed { expected: expected.to_owned() });
         }
     }
-    format::check(wasm, format::found(&mut io::Cursor::new(&bytes)).map_err(at(wasm))?)?;
+    let mut file = io::Cursor::new(&bytes);
+    format::check(wasm, format::found(&mut file).map_err(at(wasm))?)?;
+    let world = World::of(&format::exports(&mut file).map_err(at(wasm))?);
     let invalid = |error: wasmtime::Error| CompileError::Invalid(format!("{error:#}"));
     // The stack's size is not part of the code; any will do.
-    let engine = wasmtime::Engine::new(&crate::engine::config(512 << 10)).map_err(invalid)?;
+    let engine = wasmtime::Engine::new(&crate::engine::config(world, 512 << 10)).map_err(invalid)?;
     let compiled = engine.precompile_component(&bytes).map_err(invalid)?;
 
     let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -213,8 +216,8 @@ fn confine(command: &mut Command, limits: &CompileLimits) {
     }
 }
 
-/// Reads the component once: is it one, is it small enough, and which one is it?
-pub(crate) fn digest_component(path: &Path, limit: u64) -> Result<String, PrepareError> {
+/// Reads the component once: is it one, is it small enough, which one is it, and of which world?
+pub(crate) fn digest_component(path: &Path, limit: u64) -> Result<(String, World), PrepareError> {
     let failed = |source| PrepareError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
@@ -222,8 +225,10 @@ pub(crate) fn digest_component(path: &Path, limit: u64) -> Result<String, Prepar
         return Err(PrepareError::TooLarge { path: path.to_owned(), bytes: metadata.len(), limit });
     }
     format::check(path, format::found(&mut file).map_err(failed)?)?;
+    let world = World::of(&format::exports(&mut file).map_err(failed)?);
     file.rewind().map_err(failed)?;
-    hexadecimal_digest(&mut file.take(limit)).map_err(failed)
+    let digest = hexadecimal_digest(&mut file.take(limit)).map_err(failed)?;
+    Ok((digest, world))
 }
 
 /// Runs file work outside the threads that serve guests.

@@ -1,5 +1,6 @@
 //! A guest that is loaded and does not run: the dormant state.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::error::{CallError, LoadError};
 use crate::http::OutgoingHttp;
 use crate::instance::{Exports, Instance};
 use crate::logs::GuestLogs;
-use crate::rest;
+use crate::rest::{self, Code};
 use crate::state::State;
 
 /// Wall and CPU time of `describe`. It only builds its answer.
@@ -56,6 +57,17 @@ pub struct Component {
     bytes: u64,
 }
 
+/// An estimate of the anonymous memory that a loaded component holds besides its mapped file.
+pub(crate) fn loaded_bytes(artifact: &Artifact) -> u64 {
+    LOADED_BYTES.saturating_add(artifact.bytes() / FILE_BYTES_PER_HEAP_BYTE)
+}
+
+impl Code for Component {
+    fn code(&self) -> Range<usize> {
+        rest::image(self.pre.component())
+    }
+}
+
 impl Component {
     #[allow(unsafe_code)]
     pub(crate) fn load(engine: Arc<Inner>, artifact: &Artifact) -> Result<Self, LoadError> {
@@ -65,15 +77,16 @@ impl Component {
         // SAFETY: the file must be the unmodified output of wasmtime's compiler. Only the host's user can write to the
         // directory; the host puts nothing there but what its own compile child wrote from a component of this digest; the
         // checksum in the file's name was compared after that, and the file is still the same one.
-        let component = unsafe { wasmtime::component::Component::deserialize_file(&engine.wasmtime, artifact.path()) }
-            .map_err(|error| LoadError::Map { path: artifact.path().to_owned(), message: format!("{error:#}") })?;
-        let interface = Interface::of(&component.component_type(), &engine.wasmtime);
+        let component =
+            unsafe { wasmtime::component::Component::deserialize_file(&engine.controllers.wasmtime, artifact.path()) }
+                .map_err(|error| LoadError::Map { path: artifact.path().to_owned(), message: format!("{error:#}") })?;
+        let interface = Interface::of(&component.component_type(), &engine.controllers.wasmtime);
         interface.check()?;
         let link = |error: wasmtime::Error| LoadError::Link(format!("{error:#}"));
-        let pre = engine.linker.instantiate_pre(&component).map_err(link)?;
+        let pre = engine.controllers.linker.instantiate_pre(&component).map_err(link)?;
         let controller = ControllerIndices::new(&pre).map_err(link)?;
         let handler = if interface.serves_requests() { Some(ProxyIndices::new(&pre).map_err(link)?) } else { None };
-        let bytes = LOADED_BYTES.saturating_add(artifact.bytes() / FILE_BYTES_PER_HEAP_BYTE);
+        let bytes = loaded_bytes(artifact);
         Ok(Self { engine, pre, controller, handler, interface, bytes })
     }
 
@@ -89,16 +102,10 @@ impl Component {
         self.bytes
     }
 
-    /// Unmaps its code until it runs again.
-    pub(crate) fn release_code(&self) {
-        let image = self.pre.component().image_range();
-        rest::release(image.start.addr()..image.end.addr());
-    }
-
     /// Asks the guest for its controllers and the permissions that it wants. It has no HTTP and one second.
     pub async fn describe(&self, settings: &GuestSettings, logs: &Arc<GuestLogs>) -> Result<Description, CallError> {
         let allowance = self.allowance(&settings.limits, Call::Describe(DESCRIBE_TIME));
-        let mut store = State::store(&self.engine.wasmtime, settings, None, logs);
+        let mut store = State::store(&self.engine.controllers.wasmtime, settings, None, logs, None);
         let meter = Arc::clone(&store.data().meter);
         meter.begin(allowance.cpu());
         store.set_epoch_deadline(1);
@@ -119,7 +126,7 @@ impl Component {
         http: Arc<dyn OutgoingHttp>,
         logs: &Arc<GuestLogs>,
     ) -> Result<Instance, CallError> {
-        let mut store = State::store(&self.engine.wasmtime, settings, Some(http), logs);
+        let mut store = State::store(&self.engine.controllers.wasmtime, settings, Some(http), logs, None);
         let exports = self
             .start(&mut store, &settings.limits)
             .await

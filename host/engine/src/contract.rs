@@ -17,6 +17,36 @@ const WASI_VERSION: &str = "0.2.";
 /// The export of guests that serve requests.
 const HANDLER: &str = "wasi:http/incoming-handler@";
 
+/// The export of a program.
+const RUN: &str = "wasi:cli/run@";
+
+/// Which of the contract's worlds a component is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum World {
+    /// It exports `describe` and `reconcile`, and is called when there is work.
+    Controller,
+    /// It exports `wasi:cli/run`, and runs a loop of its own.
+    Operator,
+}
+
+impl World {
+    /// By its exports: what is no program is taken for a controller, and told what it lacks.
+    pub(crate) fn of(exports: &[String]) -> Self {
+        let runs = exports.iter().any(|name| name.starts_with(RUN) && version(name).starts_with(WASI_VERSION));
+        let controls = exports.iter().any(|name| EXPORTS.contains(&name.as_str()));
+        if runs && !controls { Self::Operator } else { Self::Controller }
+    }
+
+    /// What it is called in the contract and to people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Controller => "controller",
+            Self::Operator => "operator",
+        }
+    }
+}
+
 /// What a component imports and exports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
@@ -32,6 +62,12 @@ impl Interface {
             imports: component.imports(engine).map(|(name, _)| name.to_owned()).collect(),
             exports: component.exports(engine).map(|(name, _)| name.to_owned()).collect(),
         }
+    }
+
+    /// The world that it is made for.
+    #[must_use]
+    pub fn world(&self) -> World {
+        World::of(&self.exports)
     }
 
     /// Whether it serves HTTP requests: it exports `wasi:http/incoming-handler` 0.2.
@@ -53,7 +89,7 @@ impl Interface {
             .filter(|export| !self.exports.iter().any(|found| found == export))
             .map(str::to_owned)
             .collect();
-        if !missing.is_empty() {
+        if self.world() == World::Controller && !missing.is_empty() {
             return Err(LoadError::MissingExports { missing, found: self.exports.clone() });
         }
         let unknown: Vec<_> = self.imports.iter().filter(|name| !is_provided(name)).cloned().collect();
@@ -126,6 +162,24 @@ mod tests {
         for other in ["wasi:http/handler@0.3.0", "wasi:http/incoming-handler@0.3.0", "wasi:http/incoming-handler", "x"]
         {
             assert!(!serves(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_told_from_a_controller_by_its_exports() {
+        let world = |exports: &[&str]| interface(&[], exports).world();
+        assert_eq!(world(&["wasi:cli/run@0.2.12"]), World::Operator);
+        interface(&["wasi:sockets/tcp@0.2.9"], &["wasi:cli/run@0.2.9"]).check().unwrap();
+        let others: [&[&str]; 6] = [
+            &[],
+            &["describe", "reconcile"],
+            &["describe", "reconcile", "wasi:cli/run@0.2.3"],
+            &["wasi:cli/run@0.3.0"],
+            &["wasi:cli/run"],
+            &["run"],
+        ];
+        for other in others {
+            assert_eq!(world(other), World::Controller, "{other:?}");
         }
     }
 

@@ -15,8 +15,10 @@ use wasmtime::{Config, OptLevel};
 use crate::cache::{Artifact, Cache};
 use crate::compile::{self, CompileError, CompileLimits};
 use crate::component::{Component, GuestSettings};
+use crate::contract::World;
 use crate::error::{EngineError, LoadError, PrepareError};
-use crate::rest;
+use crate::program::Program;
+use crate::rest::{self, Code};
 use crate::stacks::Stacks;
 use crate::state::State;
 use crate::ticker::Ticker;
@@ -26,6 +28,8 @@ use crate::ticker::Ticker;
 const MEMORY_RESERVATION: u64 = 256 << 20;
 /// Address space added when a memory is moved.
 const MEMORY_GROWTH: u64 = 64 << 20;
+/// Address space of a linear memory that never moves: whatever its limit, it fits.
+const OPERATOR_MEMORY_RESERVATION: u64 = 4 << 30;
 /// Stack for host functions above a guest's own. They hand work to tasks, so they are shallow.
 const HOST_STACK_BYTES: usize = 512 << 10;
 /// The default of [`EngineOptions::stack_bytes`]; what wasmtime and most native main programs of guests assume.
@@ -68,20 +72,27 @@ impl EngineOptions {
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
 
-pub(crate) struct Inner {
+/// One of wasmtime's engines, for the components of one world.
+pub(crate) struct Machine {
     pub(crate) wasmtime: wasmtime::Engine,
     pub(crate) linker: Linker<State>,
+    /// What compiled code depends on besides the component.
+    compatibility: u64,
+}
+
+pub(crate) struct Inner {
+    pub(crate) controllers: Machine,
+    pub(crate) operators: Machine,
     pub(crate) ticker: Ticker,
     pub(crate) stack_bytes: u64,
     cache: Cache,
-    compatibility: u64,
     compiler: Vec<OsString>,
     compile_limits: CompileLimits,
     compiling: Semaphore,
     /// One entry per component that is being prepared, so that twenty guests of one component compile it once.
     preparing: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// For those that are still loaded: what of their code can be let go.
-    loaded: Arc<Mutex<Vec<Weak<Component>>>>,
+    loaded: Arc<Mutex<Vec<Weak<dyn Code>>>>,
     /// Files whose checksum was compared, so that the second guest of a component need not read 5 MB again.
     checked: Mutex<HashMap<String, Artifact>>,
 }
@@ -90,13 +101,19 @@ pub(crate) struct Inner {
 const WASMTIME: &str = "48.0.8";
 
 /// The configuration that shapes the generated code: the same in the host and in the compile child.
-pub(crate) fn config(stack_bytes: usize) -> Config {
+pub(crate) fn config(world: World, stack_bytes: usize) -> Config {
     let mut config = Config::new();
+    match world {
+        World::Controller => {
+            config
+                .memory_reservation(MEMORY_RESERVATION)
+                .memory_reservation_for_growth(MEMORY_GROWTH)
+                .memory_init_cow(true);
+        }
+        World::Operator => wasm_operator_hibernation::configure(&mut config, OPERATOR_MEMORY_RESERVATION),
+    }
     config
         .epoch_interruption(true)
-        .memory_reservation(MEMORY_RESERVATION)
-        .memory_reservation_for_growth(MEMORY_GROWTH)
-        .memory_init_cow(true)
         .cranelift_opt_level(OptLevel::Speed)
         // Only needed to unwind through guests from outside, which nothing here does; registering it costs memory.
         .native_unwind_info(false)
@@ -134,33 +151,29 @@ impl Engine {
             return Err(EngineError::NoCompiler);
         }
         let describe = |error: wasmtime::Error| EngineError::Wasmtime(format!("{error:#}"));
-        let mut config = config(stack_bytes);
-        let compatibility = compatibility(&config);
-        config.enable_compiler(false);
-        config.with_host_stack(Arc::new(Stacks::default()));
-        let wasmtime = wasmtime::Engine::new(&config).map_err(describe)?;
-        let linker = crate::linker::linker(&wasmtime).map_err(describe)?;
-        let weak = wasmtime.weak();
+        let stacks = Stacks::default();
+        let machine = |world| Machine::new(world, stack_bytes, &stacks).map_err(describe);
+        let (controllers, operators) = (machine(World::Controller)?, machine(World::Operator)?);
+        let engines = [controllers.wasmtime.weak(), operators.wasmtime.weak()];
         let tick = move || {
-            if let Some(engine) = weak.upgrade() {
+            for engine in engines.iter().filter_map(wasmtime::EngineWeak::upgrade) {
                 engine.increment_epoch();
             }
         };
-        let loaded = Arc::<Mutex<Vec<Weak<Component>>>>::default();
+        let loaded = Arc::<Mutex<Vec<Weak<dyn Code>>>>::default();
         let to_rest = Arc::clone(&loaded);
         let rest = move || {
-            let components: Vec<_> = to_rest.lock().iter().filter_map(Weak::upgrade).collect();
-            components.iter().for_each(|component| component.release_code());
-            rest::release_program();
+            let loaded: Vec<_> = to_rest.lock().iter().filter_map(Weak::upgrade).collect();
+            loaded.iter().for_each(|component| rest::release(component.code()));
+            rest::release_host();
         };
         let ticker = Ticker::start(tick, rest).map_err(EngineError::Thread)?;
         Ok(Self(Arc::new(Inner {
-            wasmtime,
-            linker,
+            controllers,
+            operators,
             ticker,
             stack_bytes: u64::try_from(stack_bytes).unwrap_or(u64::MAX),
             cache: Cache::open(cache_directory, cache_bytes)?,
-            compatibility,
             compiler,
             compiling: Semaphore::new(compile.at_once.max(1)),
             compile_limits: compile,
@@ -175,8 +188,8 @@ impl Engine {
         let inner = &self.0;
         let path = std::path::absolute(wasm).map_err(|source| PrepareError::Read { path: wasm.into(), source })?;
         let limit = inner.compile_limits.component_bytes;
-        let digest = compile::in_background(move || compile::digest_component(&path, limit)).await?;
-        let key = format!("{digest}-{:016x}", inner.compatibility);
+        let (digest, world) = compile::in_background(move || compile::digest_component(&path, limit)).await?;
+        let key = format!("{digest}-{:016x}", inner.machine(world).compatibility);
         let turn = inner.turn(&key);
         let _turn = turn.lock().await;
         let checked = inner.checked.lock().get(&key).cloned();
@@ -187,6 +200,7 @@ impl Engine {
             Some(artifact) => artifact,
             None => self.compile(wasm, &digest, &key).await?,
         };
+        let artifact = artifact.of_world(world);
         let mut checked = inner.checked.lock();
         checked.retain(|_, artifact| artifact.is_current());
         checked.insert(key, artifact.clone());
@@ -210,7 +224,7 @@ impl Engine {
                 let (path, limit) = (wasm.to_owned(), inner.compile_limits.component_bytes);
                 let now = compile::in_background(move || compile::digest_component(&path, limit)).await;
                 // While it is written it may be anything, or nothing.
-                let is_same = now.is_ok_and(|now| now == digest);
+                let is_same = now.is_ok_and(|(now, _)| now == digest);
                 return Err(if is_same { failed(error) } else { PrepareError::Changed { path: wasm.into() } });
             }
         }
@@ -225,10 +239,15 @@ impl Engine {
     /// Maps the compiled component and links it: from cold to dormant. Takes 0.1-2 ms, mostly page faults.
     pub fn load(&self, artifact: &Artifact) -> Result<Arc<Component>, LoadError> {
         let component = Component::load(Arc::clone(&self.0), artifact).map(Arc::new)?;
-        let mut loaded = self.0.loaded.lock();
-        loaded.retain(|component| component.strong_count() > 0);
-        loaded.push(Arc::downgrade(&component));
+        self.0.note(component.clone());
         Ok(component)
+    }
+
+    /// Maps the compiled program and links it. Takes 0.1-2 ms, mostly page faults.
+    pub fn load_program(&self, artifact: &Artifact) -> Result<Arc<Program>, LoadError> {
+        let program = Program::load(Arc::clone(&self.0), artifact).map(Arc::new)?;
+        self.0.note(program.clone());
+        Ok(program)
     }
 
     /// The description that was stored for this component with the same environment and arguments.
@@ -248,7 +267,33 @@ impl Engine {
     }
 }
 
+impl Machine {
+    fn new(world: World, stack_bytes: usize, stacks: &Stacks) -> wasmtime::Result<Self> {
+        let mut config = config(world, stack_bytes);
+        let compatibility = compatibility(&config);
+        config.enable_compiler(false);
+        config.with_host_stack(Arc::new(stacks.clone()));
+        let wasmtime = wasmtime::Engine::new(&config)?;
+        let linker = crate::linker::linker(&wasmtime)?;
+        Ok(Self { wasmtime, linker, compatibility })
+    }
+}
+
 impl Inner {
+    /// Has its code let go when no guest runs.
+    fn note(&self, code: Arc<dyn Code>) {
+        let mut loaded = self.loaded.lock();
+        loaded.retain(|code| code.strong_count() > 0);
+        loaded.push(Arc::downgrade(&code));
+    }
+
+    fn machine(&self, world: World) -> &Machine {
+        match world {
+            World::Controller => &self.controllers,
+            World::Operator => &self.operators,
+        }
+    }
+
     fn turn(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut preparing = self.preparing.lock();
         preparing.retain(|_, turn| turn.strong_count() > 0);
@@ -273,13 +318,15 @@ mod tests {
 
     #[test]
     fn the_key_changes_with_what_shapes_the_code() {
-        let one = config(STACK_BYTES);
-        let mut other = config(STACK_BYTES);
+        let config = |world| config(world, STACK_BYTES);
+        let one = config(World::Controller);
+        let mut other = config(World::Controller);
         other.cranelift_opt_level(OptLevel::None);
-        let mut third = config(STACK_BYTES);
+        let mut third = config(World::Controller);
         third.epoch_interruption(false);
 
-        assert_eq!(compatibility(&one), compatibility(&config(STACK_BYTES)));
+        assert_eq!(compatibility(&one), compatibility(&config(World::Controller)));
+        assert_ne!(compatibility(&one), compatibility(&config(World::Operator)));
         assert_ne!(compatibility(&one), compatibility(&other));
         assert_ne!(compatibility(&one), compatibility(&third));
     }

@@ -115,7 +115,8 @@ pub enum LoadError {
     },
     /// Mended by the guest's author.
     #[error(
-        "the component does not export {}; it exports {}; it must target the world `wasm-operator:controller/controller`",
+        "the component does not export {}; it exports {}; it must target the world `wasm-operator:controller/controller`, \
+         or be a program that exports `wasi:cli/run` 0.2",
         crate::contract::quoted(.missing),
         crate::contract::quoted(.found)
     )]
@@ -258,10 +259,18 @@ pub enum CallError {
         last_stderr: String,
     },
     /// The guest ended itself. Mended by its author.
-    #[error("the guest called `exit({code})`; a controller returns instead{}", tail(.last_stderr))]
+    #[error("the guest ended itself by `exit({code})`{}", tail(.last_stderr))]
     Exit {
         /// The exit code.
         code: i32,
+        /// The last lines that the guest wrote to stderr.
+        last_stderr: String,
+    },
+    /// The program's `main` returned. Mended by its author; an error that it returned is usually on its stderr.
+    #[error("the program's `main` returned{}{}", if *.failed { " an error" } else { "" }, tail(.last_stderr))]
+    Returned {
+        /// Whether it returned an error.
+        failed: bool,
         /// The last lines that the guest wrote to stderr.
         last_stderr: String,
     },
@@ -290,6 +299,7 @@ impl CallError {
             Self::Limit { limit, .. } => limit.label(),
             Self::Trap { .. } => "trap",
             Self::Exit { .. } => "exit",
+            Self::Returned { .. } => "returned",
             Self::Describe(_) | Self::Description(_) => "describe",
             Self::Panic(_) => "host-panic",
             Self::ServesNothing => "serves-nothing",
@@ -303,7 +313,9 @@ impl CallError {
         match self {
             Self::Limit { limit, allowed, .. } => format!("it used more than {allowed} {}", limit.advice()),
             Self::Trap { .. } => "it trapped; the host's log says where".to_owned(),
-            Self::Exit { code, .. } => format!("it called `exit({code})`; a controller returns instead"),
+            Self::Exit { code, .. } => format!("it ended itself by `exit({code})`"),
+            Self::Returned { failed: false, .. } => "its `main` returned; a controller goes on".to_owned(),
+            Self::Returned { failed: true, .. } => "its `main` returned an error; the host's log says which".to_owned(),
             Self::Describe(_) => "its `describe` failed; the host's log says why".to_owned(),
             Self::Description(_) => "its description is refused; the host's log says why".to_owned(),
             Self::ServesNothing => "it serves no requests".to_owned(),
@@ -316,6 +328,7 @@ impl CallError {
         Limit::ALL.into_iter().map(Limit::label).chain([
             "trap",
             "exit",
+            "returned",
             "describe",
             "host-panic",
             "serves-nothing",

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use wasmparser::{BinaryReader, ComponentExportSectionReader};
+
 /// `\0asm`
 const MAGIC: [u8; 4] = *b"\0asm";
 /// The magic number, then a version and a layer of two bytes each.
@@ -17,6 +19,14 @@ const MODULE_LAYER: u16 = 0;
 const LOOKED_AT: u64 = 512;
 /// Sections that are followed. A component has some hundred at most; what has more is for the compiler to judge.
 const MAX_SECTIONS: usize = 10_000;
+/// An id, and a length in LEB128 of at most five bytes.
+const SECTION_HEAD_BYTES: u64 = 6;
+/// The id of a component's section of exports.
+const EXPORT_SECTION: u8 = 11;
+/// Bytes of such a section that are read; one with a name per interface of WASI has some thousand.
+const MAX_EXPORT_BYTES: u64 = 64 << 10;
+/// Exports that are looked at.
+const MAX_EXPORTS: usize = 1_000;
 
 /// A file is no component. Mended by whoever named or made the file.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +109,29 @@ pub(crate) fn found(file: &mut (impl Read + Seek)) -> io::Result<Option<Found>> 
     })
 }
 
+/// The names that a component of [`found`]'s outer form exports. What cannot be read exports nothing; the compiler says why.
+pub(crate) fn exports(file: &mut (impl Read + Seek)) -> io::Result<Vec<String>> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let mut names = Vec::new();
+    let mut at = HEADER_BYTES;
+    for _ in 0..MAX_SECTIONS {
+        if at >= length {
+            break;
+        }
+        let Some(Section { id, start, bytes }) = section(file, at)? else { break };
+        at = start.saturating_add(bytes);
+        if id == EXPORT_SECTION && bytes <= MAX_EXPORT_BYTES {
+            file.seek(SeekFrom::Start(start))?;
+            let mut content = Vec::new();
+            file.by_ref().take(bytes).read_to_end(&mut content)?;
+            let reader = ComponentExportSectionReader::new(BinaryReader::new(&content, 0));
+            let read = reader.map(|reader| reader.into_iter().map_while(Result::ok).map(|e| e.name.name.to_owned()));
+            names.extend(read.into_iter().flatten().take(MAX_EXPORTS.saturating_sub(names.len())));
+        }
+    }
+    Ok(names)
+}
+
 /// [`found`] as an error that names the file.
 pub(crate) fn check(path: &Path, found: Option<Found>) -> Result<(), NotAComponent> {
     found.map_or(Ok(()), |found| Err(NotAComponent { path: path.to_owned(), found }))
@@ -127,17 +160,31 @@ fn is_whole(file: &mut (impl Read + Seek), length: u64) -> io::Result<bool> {
         if at >= length {
             return Ok(at == length);
         }
-        file.seek(SeekFrom::Start(at))?;
-        // An id, and a length in LEB128 of at most five bytes.
-        let mut head = Vec::new();
-        file.by_ref().take(6).read_to_end(&mut head)?;
-        let Some((size, used)) = leb128(head.get(1..).unwrap_or_default()) else {
+        let Some(Section { start, bytes, .. }) = section(file, at)? else {
             // Cut within the number, or no number at all.
-            return Ok(head.len() == 6);
+            return Ok(length.saturating_sub(at) >= SECTION_HEAD_BYTES);
         };
-        at = at.saturating_add(1 + used).saturating_add(size);
+        at = start.saturating_add(bytes);
     }
     Ok(true)
+}
+
+/// One section of a component.
+struct Section {
+    id: u8,
+    /// Where its content starts.
+    start: u64,
+    /// How long its content is, by its own word.
+    bytes: u64,
+}
+
+/// The section that begins there; None if its head is cut or malformed.
+fn section(file: &mut (impl Read + Seek), at: u64) -> io::Result<Option<Section>> {
+    file.seek(SeekFrom::Start(at))?;
+    let mut head = Vec::new();
+    file.by_ref().take(SECTION_HEAD_BYTES).read_to_end(&mut head)?;
+    let Some((id, length)) = head.split_first() else { return Ok(None) };
+    Ok(leb128(length).map(|(bytes, used)| Section { id: *id, start: at.saturating_add(1 + used), bytes }))
 }
 
 /// An unsigned number of at most 35 bits, and how many bytes it takes.
@@ -177,6 +224,27 @@ mod tests {
     fn what_may_be_a_component_is_left_to_the_compiler() {
         for sections in [&[][..], &[0], &[300, 1, 5_000]] {
             assert_eq!(of(&component(sections)), None, "{sections:?}");
+        }
+    }
+
+    #[test]
+    fn exports_are_found_among_other_sections_and_nonsense_exports_nothing() {
+        let named = |name: &str| {
+            // One export: a plain name, an instance, index 0, no type.
+            let mut content = vec![1, 0, u8::try_from(name.len()).unwrap()];
+            content.extend(name.bytes());
+            content.extend([5, 0, 0]);
+            content
+        };
+        let mut bytes = component(&[300]);
+        for name in ["wasi:cli/run@0.2.3", "describe"] {
+            let content = named(name);
+            bytes.extend([EXPORT_SECTION, u8::try_from(content.len()).unwrap()]);
+            bytes.extend(content);
+        }
+        assert_eq!(exports(&mut Cursor::new(&bytes)).unwrap(), ["wasi:cli/run@0.2.3", "describe"]);
+        for broken in [&b"\0asm\x0d\0\x01\0\x0b\x03\xff\xff\xff"[..], b"\0asm\x0d\0\x01\0\x0b", b"", b"\x0b"] {
+            assert_eq!(exports(&mut Cursor::new(broken)).unwrap(), [""; 0], "{broken:?}");
         }
     }
 

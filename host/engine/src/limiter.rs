@@ -67,11 +67,14 @@ impl Sum {
 
 impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        Ok(self.memory.grow(current, desired, maximum, &self.meter))
+        let grows = self.memory.grow(current, desired, maximum, &self.meter);
+        self.meter.set_memory(self.memory.used);
+        Ok(grows)
     }
 
     fn memory_grow_failed(&mut self, _error: Error) -> Result<()> {
         self.memory.failed();
+        self.meter.set_memory(self.memory.used);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Shared between the store (which asks at every tick), the tasks of its HTTP requests and the caller, hence atomics.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -38,6 +38,10 @@ pub(crate) struct Meter {
     /// The limit that the guest ran into last in this call, whatever it made of it: `Limit as u8`, 0 for none.
     last_limit: AtomicU8,
     stop: Mutex<Option<Stop>>,
+    /// Set while the guest has handed its thread back although it could go on.
+    yielded: AtomicBool,
+    /// Bytes of linear memory over all memories of the instance.
+    memory: AtomicU64,
 }
 
 /// A slice of execution: from one poll of the guest to the next wait.
@@ -50,6 +54,29 @@ impl Meter {
         self.allowed.store(nanoseconds(allowed), Ordering::Relaxed);
         self.last_limit.store(0, Ordering::Relaxed);
         *self.stop.lock() = None;
+    }
+
+    /// The guest waited for the host: it has its whole time again. For programs, which are called once.
+    pub(crate) fn renew(&self) {
+        self.used.store(0, Ordering::Relaxed);
+    }
+
+    /// The guest hands its thread back although it could go on.
+    pub(crate) fn yields(&self) {
+        self.yielded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the guest's last poll ended so; forgotten by asking.
+    pub(crate) fn take_yielded(&self) -> bool {
+        self.yielded.swap(false, Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_memory(&self, bytes: u64) {
+        self.memory.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory.load(Ordering::Relaxed)
     }
 
     pub(crate) fn slice(&self) -> Slice<'_> {

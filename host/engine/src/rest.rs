@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::ptr;
 
 use rustix::mm::{Advice, madvise};
+use wasmtime::component::Component;
 
 const PAGE_BYTES: usize = 4096;
 
@@ -18,10 +19,22 @@ const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const OF_FILE: u64 = 1 << 61;
 
+/// What is loaded and holds mapped code for as long as it lives.
+pub(crate) trait Code: Send + Sync {
+    /// Where the code is mapped.
+    fn code(&self) -> Range<usize>;
+}
+
+/// Where a component's compiled file is mapped.
+pub(crate) fn image(component: &Component) -> Range<usize> {
+    let image = component.image_range();
+    image.start.addr()..image.end.addr()
+}
+
 /// Lets go of the host's own code and constants.
-pub(crate) fn release_program() {
+pub(crate) fn release_host() {
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
-    for range in program(&maps, (release_program as *const ()).addr()) {
+    for range in program(&maps, (release_host as *const ()).addr()) {
         release(range);
     }
 }
@@ -145,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_program_goes_on_without_its_pages() {
-        release_program();
+        release_host();
         assert!(
             !program(&std::fs::read_to_string("/proc/self/maps").unwrap(), (release as *const ()).addr()).is_empty()
         );

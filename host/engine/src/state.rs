@@ -1,10 +1,12 @@
 //! The store of one instance: what the host holds for it, and every limit that wasmtime leaves to us.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -44,20 +46,26 @@ impl State {
         settings: &GuestSettings,
         handler: Option<Arc<dyn OutgoingHttp>>,
         logs: &Arc<GuestLogs>,
+        endpoint: Option<SocketAddr>,
     ) -> Store<Self> {
         let limits = &settings.limits;
         let meter = Arc::new(Meter::default());
         let output = Output::new(logs);
-        let wasi = WasiCtx::builder()
-            .envs(&settings.env)
+        let mut wasi = WasiCtx::builder();
+        wasi.envs(&settings.env)
             .args(&settings.args)
             .stdout(output.stdout())
             .stderr(output.stderr())
             .max_random_size(RANDOM_BYTES)
             .allow_tcp(false)
             .allow_udp(false)
-            .allow_ip_name_lookup(false)
-            .build();
+            .allow_ip_name_lookup(false);
+        if let Some(endpoint) = endpoint {
+            wasi.allow_tcp(true).socket_addr_check(move |address, use_| {
+                let allowed = may_use(endpoint, address, use_);
+                Box::pin(std::future::ready(allowed))
+            });
+        }
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(HEADER_BYTES);
         let mut table = ResourceTable::new();
@@ -65,7 +73,7 @@ impl State {
         let mut store = Store::new(
             engine,
             Self {
-                wasi,
+                wasi: wasi.build(),
                 http,
                 hooks: Hooks::new(handler, HttpLimits::from(limits), Arc::clone(&meter)),
                 table,
@@ -83,10 +91,22 @@ impl State {
                 Some(stop) => Err(stop.into()),
                 None if meter.in_slice() < MIN_SLICE => Ok(UpdateDeadline::Continue(1)),
                 // tokio's own yield lets timers and sockets have their turn, too.
-                None => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
+                None => {
+                    meter.yields();
+                    Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+                }
             }
         });
         store
+    }
+}
+
+/// A program connects to its endpoint and does nothing else with sockets. The bind is the one that belongs to connecting.
+fn may_use(endpoint: SocketAddr, address: SocketAddr, use_: SocketAddrUse) -> bool {
+    match use_ {
+        SocketAddrUse::TcpConnect => address == endpoint,
+        SocketAddrUse::TcpBind => address.ip().is_unspecified() && address.port() == 0,
+        _ => false,
     }
 }
 
@@ -99,5 +119,35 @@ impl WasiView for State {
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { hooks: &mut self.hooks, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_connects_to_its_endpoint_and_to_nothing_else() {
+        let endpoint = "127.0.0.1:4000".parse().unwrap();
+        let connects = |address: &str| may_use(endpoint, address.parse().unwrap(), SocketAddrUse::TcpConnect);
+        assert!(connects("127.0.0.1:4000"));
+        for other in [
+            "127.0.0.1:4001",
+            "127.0.0.2:4000",
+            "0.0.0.0:4000",
+            "10.0.0.1:443",
+            "[::1]:4000",
+            "[::ffff:127.0.0.1]:4000",
+        ] {
+            assert!(!connects(other), "{other}");
+        }
+        let binds = |address: &str| may_use(endpoint, address.parse().unwrap(), SocketAddrUse::TcpBind);
+        assert!(binds("0.0.0.0:0") && !binds("0.0.0.0:80") && !binds("127.0.0.1:0"));
+        for other in
+            [SocketAddrUse::TcpListen, SocketAddrUse::TcpAccept, SocketAddrUse::UdpBind, SocketAddrUse::UdpSend]
+        {
+            assert!(!may_use(endpoint, endpoint, other), "{other:?}");
+            assert!(!may_use(endpoint, "0.0.0.0:0".parse().unwrap(), other), "{other:?}");
+        }
     }
 }

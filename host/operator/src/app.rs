@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +26,7 @@ use wasm_operator_cluster::{client, events, metrics};
 use wasm_operator_config::{Approvals, Parsed, Reload, Severity};
 use wasm_operator_core::dispatch;
 use wasm_operator_engine::{Engine, EngineOptions};
+use wasm_operator_hibernation::Hibernation;
 
 use crate::admin::metrics::{Current, Metrics};
 use crate::admin::{self, Admin};
@@ -35,6 +37,7 @@ use crate::guest::Guest;
 use crate::host::{Guests, Host, HostOptions, HostRunner};
 use crate::pool::Components;
 use crate::pressure::Budget;
+use crate::program::Programs;
 use crate::recorder::Recorder;
 use crate::scheduler::Scheduler;
 use crate::why::Why;
@@ -67,8 +70,36 @@ pub(crate) struct Options {
     pub(crate) memory_budget: Option<u64>,
     /// Where guests that serve HTTP are called.
     pub(crate) front_door: front_door::Options,
+    /// Where idle programs are written to.
+    pub(crate) hibernation: HibernationOptions,
     /// The prediction service that is asked besides.
     pub(crate) prediction_service: Option<wasm_operator_prediction_client::Client>,
+}
+
+/// Where idle programs are written to, and how much of them.
+#[derive(Debug, Clone)]
+pub(crate) struct HibernationOptions {
+    /// None for a folder of the cache's directory, if that is on a disk.
+    pub(crate) directory: Option<PathBuf>,
+    /// Bytes on disk over all programs.
+    pub(crate) budget_bytes: u64,
+}
+
+/// A directory that was asked for must do. The default one may be on a tmpfs, as in many containers: then programs stay awake.
+fn open_hibernation(options: &HibernationOptions, cache: &Path) -> anyhow::Result<Option<Hibernation>> {
+    match &options.directory {
+        Some(directory) => {
+            let opened = Hibernation::open(directory, options.budget_bytes);
+            Ok(Some(opened.context("`--hibernation-directory`")?))
+        }
+        None => match Hibernation::open(&cache.join("hibernation"), options.budget_bytes) {
+            Ok(hibernation) => Ok(Some(hibernation)),
+            Err(error) => {
+                info!(%error, "idle programs stay awake, unless `--hibernation-directory` names a directory on a disk");
+                Ok(None)
+            }
+        },
+    }
 }
 
 /// Runs guests until SIGTERM or SIGINT, then lets running reconciles end.
@@ -85,7 +116,9 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         memory_budget,
         front_door,
         prediction_service,
+        hibernation,
     } = options;
+    allow_descriptors();
     let runtime = Handle::current();
     let mut registry = Registry::default();
     let parsed = wasm_operator_config::read(&config, host_namespace.as_deref())
@@ -138,6 +171,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         tokio::spawn(budget.watch(scheduler.clone()));
     }
     let forecasts = prediction_service.map(|client| Forecasts::new(client, scheduler.clone(), &mut registry));
+    let hibernation = open_hibernation(&hibernation, &cache_directory)?;
     let compiler = vec!["/proc/self/exe".into(), "compile".into()];
     let host = Arc::new(Host {
         options: HostOptions {
@@ -145,7 +179,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
             host_namespace: host_namespace.clone(),
         },
         scheduler,
-        workers: Workers::start(threads).context("cannot start the threads on which guests run")?,
+        programs: Programs::new(threads, hibernation),
+        workers: Workers::start("guests", threads).context("cannot start the threads on which guests run")?,
         engine: Engine::new(EngineOptions::new(cache_directory.clone(), compiler))?,
         components: Arc::new(Components::default()),
         informers,
@@ -160,6 +195,9 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         pending: Pending::default(),
         reconciles: AtomicU64::new(seed),
     });
+    if let Some(hibernation) = host.programs.hibernation() {
+        host.metrics.set_disk(move || hibernation.disk_bytes());
+    }
     let source = Arc::downgrade(&host);
     host.metrics.set_source(move || source.upgrade().map(|host| current(&host)).unwrap_or_default());
     let scheduler = tokio::spawn(host.scheduler.clone().serve(Arc::new(HostRunner(host.clone()))));
@@ -184,6 +222,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let stopping = Instant::now();
     door.stop();
     host.scheduler.tell(|dispatcher, now| dispatcher.drain(now));
+    host.programs.stop_all().await;
     if timeout(drain, scheduler).await.is_err() {
         warn!(
             seconds = drain.as_secs(),
@@ -261,6 +300,15 @@ fn host_pod() -> Option<events::HostPod> {
         namespace: variable("POD_NAMESPACE")?,
         uid: variable("POD_UID"),
     })
+}
+
+/// Each program holds a listener and both ends of its connections. The soft limit of 1,024, which is the usual one, is for
+/// programs that call `select`.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        warn!(%error, "cannot raise the limit of open files; a host of some hundred programs needs it");
+    }
 }
 
 /// A seed for jitter: hosts that start together must not act together.

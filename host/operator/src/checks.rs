@@ -24,9 +24,10 @@ pub(crate) fn health(host: &Arc<Host>, api_server: Reachability) -> Health {
             }
         })
         .live("workers", move || {
-            let answers = workers.workers.respond();
+            let (answers, programs) = (workers.workers.respond(), workers.programs.respond());
             async move {
                 answers.await;
+                programs.await;
                 Ok(String::new())
             }
         })

@@ -14,7 +14,7 @@ use wasm_operator_cluster::gateway::Gateway;
 use wasm_operator_cluster::informer::Informers;
 use wasm_operator_config::{Approvals, Change, GuestSpec};
 use wasm_operator_core::backoff::{Backoff, Random};
-use wasm_operator_core::dispatch::{self, GuestId, Job, Key, RequestId, Serve, SleepReason, Time};
+use wasm_operator_core::dispatch::{self, GuestId, Job, Key, ProgramRun, RequestId, Serve, SleepReason, Time};
 use wasm_operator_core::reconcile::Cause;
 use wasm_operator_engine::Engine;
 
@@ -22,7 +22,8 @@ use crate::admin::metrics::Metrics;
 use crate::forecast::Forecasts;
 use crate::front_door::{self, End, Pending};
 use crate::guest::Guest;
-use crate::pool::Components;
+use crate::pool::{Components, Pool};
+use crate::program::Programs;
 use crate::reconcile::{prepare, reconcile};
 use crate::recorder::Recorder;
 use crate::revision::{Refusal, Revision};
@@ -50,6 +51,7 @@ pub(crate) struct Host {
     pub(crate) options: HostOptions,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) workers: Workers,
+    pub(crate) programs: Programs,
     pub(crate) engine: Engine,
     pub(crate) components: Arc<Components>,
     pub(crate) informers: Informers,
@@ -139,6 +141,8 @@ impl Host {
         info!(guest = &*guest.name, "the guest's configuration has changed");
         let settings = new.settings();
         self.scheduler.tell(|dispatcher, now| dispatcher.update(now, guest.id, settings));
+        let hibernates = self.may_hibernate(&new);
+        self.scheduler.tell(|dispatcher, now| dispatcher.may_hibernate(now, guest.id, hibernates));
         if differs_in_scheduling_only(old, &new) {
             guest.reschedule(new);
         } else {
@@ -229,7 +233,11 @@ impl Host {
                     dispatcher.retain(now, guest.id, |key| {
                         controllers.as_ref().is_some_and(|active| active.controllers.contains_key(&key.controller))
                     });
-                    dispatcher.loaded(now, guest.id);
+                    if controllers.is_some_and(|active| active.program().is_some()) {
+                        dispatcher.loaded_program(now, guest.id, self.may_hibernate(&guest.spec()));
+                    } else {
+                        dispatcher.loaded(now, guest.id);
+                    }
                 }),
                 Err(Refusal { files, error }) => {
                     error!(guest = &*guest.name, kind = error.kind(), %error, "the guest cannot run");
@@ -243,8 +251,12 @@ impl Host {
         }
     }
 
+    fn may_hibernate(&self, spec: &GuestSpec) -> bool {
+        spec.sleep.hibernate && self.programs.can_hibernate()
+    }
+
     /// A change or a request reached the guest at that time, for those who learn from the past.
-    fn note_event(&self, guest: &Guest, queued: Time) {
+    pub(crate) fn note_event(&self, guest: &Guest, queued: Time) {
         if self.recorder.is_none() && self.forecasts.is_none() {
             return;
         }
@@ -270,10 +282,14 @@ impl Runner for HostRunner {
         let host = self.0.clone();
         host.workers.slept(id);
         let Some(guest) = host.guest(id) else { return };
-        if let Some(active) = guest.active() {
-            active.pool.unload();
+        if let Some(pool) = guest.active().as_ref().and_then(|active| active.pool()) {
+            pool.unload();
         }
-        host.runtime.clone().spawn(async move { host.load(&guest).await });
+        let stopped = host.programs.stop(id);
+        host.runtime.clone().spawn(async move {
+            stopped.await;
+            host.load(&guest).await;
+        });
     }
 
     fn run(&self, job: Job, run: Run) {
@@ -295,6 +311,15 @@ impl Runner for HostRunner {
         self.0.workers.submit(serve.guest, move || front_door::serve(host, guest, serve, waiting, serving));
     }
 
+    fn start(&self, id: GuestId, run: ProgramRun) {
+        let Some(guest) = self.0.guest(id) else { return };
+        let Some(gateway) = guest.active().map(|active| active.gateway.clone()) else { return };
+        if let Err(error) = self.0.programs.start(&self.0, guest.clone(), gateway, run) {
+            error!(guest = &*guest.name, %error, "cannot start the threads on which programs run");
+            self.0.scheduler.tell(|dispatcher, now| dispatcher.program_ended(now, id, run));
+        }
+    }
+
     fn refuse(&self, request: RequestId, refusal: dispatch::Refusal) {
         if let Some(waiting) = self.0.pending.take(request) {
             // The caller may have left.
@@ -305,13 +330,25 @@ impl Runner for HostRunner {
     fn prepare(&self, id: GuestId, preparation: Preparation) {
         let host = self.0.clone();
         let Some(guest) = host.guest(id) else { return preparation.succeed() };
+        if guest.active().is_some_and(|active| active.program().is_some()) {
+            return host.programs.prefetch(id, preparation);
+        }
         self.0.workers.submit(id, move || prepare(host, guest, preparation));
     }
 
     fn sleep(&self, id: GuestId, reason: SleepReason) {
         let Some(guest) = self.0.guest(id) else { return };
         self.0.metrics.slept(&guest.name, reason);
-        let instances = guest.active().map(|active| active.pool.sleep()).unwrap_or_default();
+        let active = guest.active();
+        if active.as_ref().is_some_and(|active| active.program().is_some()) {
+            match reason {
+                SleepReason::Idle | SleepReason::Pressure => self.0.programs.hibernate(&self.0, guest),
+                // Its memory is given back when its thread has its turn.
+                SleepReason::Failed | SleepReason::Suspended => drop(self.0.programs.stop(id)),
+            }
+            return;
+        }
+        let instances = active.as_ref().and_then(|active| active.pool()).map(Pool::sleep).unwrap_or_default();
         if !instances.is_empty() {
             self.0.workers.submit(id, move || async move {
                 tokio::time::sleep(BEFORE_DROP).await;
@@ -322,8 +359,9 @@ impl Runner for HostRunner {
     }
 
     fn unload(&self, id: GuestId) {
-        if let Some(active) = self.0.guest(id).and_then(|guest| guest.active()) {
-            active.pool.unload();
+        let active = self.0.guest(id).and_then(|guest| guest.active());
+        if let Some(pool) = active.as_ref().and_then(|active| active.pool()) {
+            pool.unload();
         }
     }
 
@@ -344,6 +382,7 @@ impl Runner for HostRunner {
     }
 
     fn removed(&self, id: GuestId) {
+        drop(self.0.programs.stop(id));
         self.0.workers.removed(id);
         if let Some(forecasts) = &self.0.forecasts {
             forecasts.forget(id);

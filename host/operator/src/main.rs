@@ -13,6 +13,7 @@ mod host;
 mod outgoing;
 mod pool;
 mod pressure;
+mod program;
 mod reconcile;
 mod recorder;
 mod revision;

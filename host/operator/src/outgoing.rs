@@ -13,6 +13,7 @@ use wasm_operator_engine::{HttpError, OutgoingHttp, ResponseBody, Timeouts};
 use crate::scheduler::Scheduler;
 
 /// Sends a guest's requests through its gateway, and tells the scheduler of its writes: others may follow them.
+#[derive(Clone)]
 pub(crate) struct Outgoing {
     pub(crate) gateway: Arc<GuestGateway>,
     pub(crate) scheduler: Arc<Scheduler>,

@@ -6,13 +6,14 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use wasm_operator_engine::{
-    Artifact, CallError, Component, Engine, GuestLogs, GuestSettings, Instance, LoadError, OutgoingHttp,
+    Artifact, CallError, Component, Engine, GuestLogs, GuestSettings, Instance, LoadError, OutgoingHttp, Program,
 };
 
 /// The compiled components that are mapped. Guests of the same component share one.
 #[derive(Default)]
 pub(crate) struct Components {
     mapped: Mutex<HashMap<String, Weak<Component>>>,
+    programs: Mutex<HashMap<String, Weak<Program>>>,
 }
 
 impl Components {
@@ -26,6 +27,20 @@ impl Components {
         let component = engine.load(artifact)?;
         mapped.insert(artifact.digest().to_owned(), Arc::downgrade(&component));
         Ok((component, Found::Nothing))
+    }
+}
+
+impl Components {
+    /// The program of this artifact, mapped if need be.
+    pub(crate) fn load_program(&self, engine: &Engine, artifact: &Artifact) -> Result<Arc<Program>, LoadError> {
+        let mut mapped = self.programs.lock();
+        if let Some(program) = mapped.get(artifact.digest()).and_then(Weak::upgrade) {
+            return Ok(program);
+        }
+        mapped.retain(|_, program| program.strong_count() > 0);
+        let program = engine.load_program(artifact)?;
+        mapped.insert(artifact.digest().to_owned(), Arc::downgrade(&program));
+        Ok(program)
     }
 }
 

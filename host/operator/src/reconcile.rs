@@ -13,7 +13,7 @@ use crate::admin::metrics::Reconciled;
 use crate::guest::Guest;
 use crate::guest_log::within;
 use crate::host::Host;
-use crate::pool::{Found, PoolError};
+use crate::pool::{Found, Pool, PoolError};
 use crate::revision::Active;
 use crate::scheduler::{Preparation, Run};
 
@@ -51,7 +51,7 @@ async fn call(
     job: &Job,
     id: String,
 ) -> (Reconciled, Duration) {
-    let Some(watching) = active.controllers.get(&job.key.controller) else {
+    let (Some(watching), Some(pool)) = (active.controllers.get(&job.key.controller), active.pool()) else {
         return (Reconciled::Success, Duration::ZERO);
     };
     let request = Request {
@@ -65,12 +65,12 @@ async fn call(
         traceparent: job.traceparent.clone(),
     };
     let began = Instant::now();
-    let (mut instance, found) = match active.pool.acquire().await {
+    let (mut instance, found) = match pool.acquire().await {
         Ok(instance) => instance,
         Err(error) => return (no_instance(host, guest, &error), Duration::ZERO),
     };
     if found != Found::Instance {
-        woke(host, guest, active, job.wake, found, began.elapsed());
+        woke(host, guest, pool, job.wake, found, began.elapsed());
     }
     let before = instance.cpu_time();
     let answer = instance.reconcile(&request).await;
@@ -90,7 +90,7 @@ async fn call(
     };
     let is_current = guest.active().is_some_and(|current| Arc::ptr_eq(&current, active));
     if instance.is_alive() && is_current {
-        keep(host, guest, active, instance);
+        keep(host, guest, pool, instance);
     }
     (completion, cpu)
 }
@@ -100,12 +100,13 @@ pub(crate) async fn prepare(host: Arc<Host>, guest: Arc<Guest>, preparation: Pre
     let span = info_span!("prepare", guest = &*guest.name);
     let prepare = async {
         // Being loaded anew: there is nothing to make ready, and nothing wrong.
-        let Some(active) = guest.active() else { return preparation.succeed() };
+        let active = guest.active();
+        let Some(pool) = active.as_ref().and_then(|active| active.pool()) else { return preparation.succeed() };
         let began = Instant::now();
-        match active.pool.acquire().await {
+        match pool.acquire().await {
             Ok((instance, found)) => {
-                woke(&host, &guest, &active, Some(WakeReason::Predicted), found, began.elapsed());
-                keep(&host, &guest, &active, instance);
+                woke(&host, &guest, pool, Some(WakeReason::Predicted), found, began.elapsed());
+                keep(&host, &guest, pool, instance);
                 preparation.succeed();
             }
             Err(error) => {
@@ -116,28 +117,21 @@ pub(crate) async fn prepare(host: Arc<Host>, guest: Arc<Guest>, preparation: Pre
     within(span, prepare).await;
 }
 
-pub(crate) fn woke(
-    host: &Host,
-    guest: &Guest,
-    active: &Active,
-    reason: Option<WakeReason>,
-    found: Found,
-    took: Duration,
-) {
+pub(crate) fn woke(host: &Host, guest: &Guest, pool: &Pool, reason: Option<WakeReason>, found: Found, took: Duration) {
     host.metrics.woke(&guest.name, reason, found, took);
     host.scheduler.mention(|dispatcher, _| {
         dispatcher.woke(guest.id, took);
-        dispatcher.set_bytes(guest.id, active.pool.component_bytes());
+        dispatcher.set_bytes(guest.id, pool.component_bytes());
         // Beyond a budget something is unloaded, at the next command: there is one when the guest's run ends.
         false
     });
 }
 
 /// Keeps the instance for the next call.
-pub(crate) fn keep(host: &Host, guest: &Guest, active: &Active, instance: Instance) {
-    active.pool.release(instance, guest.concurrency());
-    host.metrics.memory(&guest.name, active.pool.instance_bytes());
-    let bytes = active.pool.private_bytes();
+pub(crate) fn keep(host: &Host, guest: &Guest, pool: &Pool, instance: Instance) {
+    pool.release(instance, guest.concurrency());
+    host.metrics.memory(&guest.name, pool.instance_bytes());
+    let bytes = pool.private_bytes();
     host.scheduler.mention(|dispatcher, _| {
         dispatcher.set_instance_bytes(guest.id, bytes);
         false
@@ -172,7 +166,7 @@ pub(crate) fn no_instance(host: &Host, guest: &Guest, error: &PoolError) -> Reco
 }
 
 /// Asks the prediction service, if the guest has become idle.
-fn ask_for_forecast(host: &Arc<Host>, guest: &Arc<Guest>) {
+pub(crate) fn ask_for_forecast(host: &Arc<Host>, guest: &Arc<Guest>) {
     let (asking, guest) = (host.clone(), guest.clone());
     host.runtime.spawn(async move {
         if let Some(forecasts) = &asking.forecasts {

@@ -18,13 +18,14 @@ use wasm_operator_core::index::FieldIndex;
 use wasm_operator_core::permission::{InvalidRule, Permissions, Right, Rule};
 use wasm_operator_core::request::Verb;
 use wasm_operator_core::watch::{InvalidWatch, Mapping, Watch, validate_controller};
-use wasm_operator_engine::{Artifact, CallError, GuestLogs, GuestSettings, LoadError, PrepareError};
+use wasm_operator_engine::{Artifact, CallError, GuestLogs, GuestSettings, LoadError, PrepareError, World};
 
 use crate::authorities::{self, AuthoritiesError};
 use crate::guest_log::{GuestLog, within};
 use crate::host::Host;
 use crate::outgoing::Outgoing;
 use crate::pool::Pool;
+use crate::program;
 use crate::subscriber::{Controller, WatchSubscriber};
 
 /// Why a guest cannot run as it is configured.
@@ -57,6 +58,11 @@ pub(crate) enum RevisionError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Authorities(#[from] AuthoritiesError),
+    #[error(
+        "`permissions: as-requested` has no meaning here: the component is a program of the world `operator`, which asks for \
+         nothing; list under `permissions` the rules that it needs"
+    )]
+    AsRequested,
     #[error("the host is stopping")]
     Stopping,
 }
@@ -89,9 +95,12 @@ impl RevisionError {
             Self::Describe(error) => error.kind(),
             Self::Identity(_) => "identity",
             Self::Watch { .. } | Self::Description(_) => "describe",
-            Self::Grant(_) | Self::Approval(_) | Self::Rule(_) | Self::WatchNotGranted { .. } | Self::Access(_) => {
-                "permissions"
-            }
+            Self::Grant(_)
+            | Self::Approval(_)
+            | Self::Rule(_)
+            | Self::WatchNotGranted { .. }
+            | Self::AsRequested
+            | Self::Access(_) => "permissions",
             Self::Authorities(_) => "authorities",
             Self::Stopping => "stopping",
         }
@@ -153,8 +162,34 @@ pub(crate) struct Revision {
 pub(crate) struct Active {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) gateway: Arc<GuestGateway>,
-    pub(crate) pool: Pool,
+    way: Way,
     pub(crate) controllers: BTreeMap<Arc<str>, Watching>,
+}
+
+/// How a version runs: as its component's world says.
+enum Way {
+    /// Called when there is work.
+    Controller(Box<Pool>),
+    /// With a loop of its own.
+    Program(Arc<program::Parts>),
+}
+
+impl Active {
+    /// The instances of a controller; None for a program.
+    pub(crate) fn pool(&self) -> Option<&Pool> {
+        match &self.way {
+            Way::Controller(pool) => Some(pool),
+            Way::Program(_) => None,
+        }
+    }
+
+    /// What a program runs with; None for a controller.
+    pub(crate) fn program(&self) -> Option<&Arc<program::Parts>> {
+        match &self.way {
+            Way::Controller(_) => None,
+            Way::Program(parts) => Some(parts),
+        }
+    }
 }
 
 /// The subscriptions of one controller.
@@ -188,8 +223,15 @@ impl Revision {
             args: spec.args.clone(),
             limits: spec.limits.clone(),
         };
-        let description = describe(host, id, &artifact, &settings).await?;
-        check(&description)?;
+        let description = match artifact.world() {
+            World::Controller => {
+                let description = describe(host, id, &artifact, &settings).await?;
+                check(&description)?;
+                description
+            }
+            World::Operator if spec.permissions.follows_component() => return Err(RevisionError::AsRequested),
+            World::Operator => Description::default(),
+        };
         let rules = grant(host, &spec, &artifact, &description)?;
         let permissions = Permissions::new(rules, host.options.host_namespace.clone())?;
         check_watches(&description, &permissions)?;
@@ -213,14 +255,21 @@ impl Revision {
             allowed_hosts: self.spec.allowed_hosts.clone(),
             authorities: self.authorities.clone(),
             limits: self.spec.limits.clone(),
+            shared_watches: self.artifact.world() == World::Operator,
             adopt_field_manager: self.spec.adopt_field_manager.clone(),
         })?;
         let controllers = self.watch(host, id, &gateway)?;
         let http = Arc::new(Outgoing { gateway: gateway.clone(), scheduler: host.scheduler.clone(), guest: id });
         let logs = GuestLogs::new(Arc::new(GuestLog), &self.spec.limits);
         let Self { artifact, settings, fingerprint, .. } = self;
-        let pool = Pool::new(host.engine.clone(), host.components.clone(), artifact, settings, http, logs);
-        Ok(Active { fingerprint, gateway, pool, controllers })
+        let (engine, components) = (host.engine.clone(), host.components.clone());
+        let way = match artifact.world() {
+            World::Controller => Way::Controller(Pool::new(engine, components, artifact, settings, http, logs).into()),
+            World::Operator => {
+                Way::Program(program::Parts::new(engine, components, artifact, settings, http, logs).into())
+            }
+        };
+        Ok(Active { fingerprint, gateway, way, controllers })
     }
 
     fn watch(

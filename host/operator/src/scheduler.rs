@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use wasm_operator_core::dispatch::{
-    Completion, Dispatcher, GuestId, Job, Key, Options, Refusal, RequestId, Serve, SleepReason, Step, Time,
+    Completion, Dispatcher, GuestId, Job, Key, Options, ProgramRun, Refusal, RequestId, Serve, SleepReason, Step, Time,
 };
 
 /// What the scheduler asks of the application. Every call returns at once; longer work is spawned.
@@ -24,6 +24,8 @@ pub(crate) trait Runner: Send + Sync + 'static {
     fn serve(&self, serve: Serve, serving: Serving);
     /// Tell the caller that the request is not served.
     fn refuse(&self, request: RequestId, refusal: Refusal);
+    /// Start the guest's program, and tell the dispatcher `program_ended` if it ends by itself.
+    fn start(&self, guest: GuestId, run: ProgramRun);
     /// Make an instance of the guest, and say through `preparation` whether there is one.
     fn prepare(&self, guest: GuestId, preparation: Preparation);
     /// Drop the guest's instances.
@@ -138,6 +140,7 @@ impl Scheduler {
                 runner.serve(serve, Serving { scheduler: Arc::clone(self), guest: serve.guest, request });
             }
             Step::Refuse(_, request, refusal) => runner.refuse(request, refusal),
+            Step::Start(guest, run) => runner.start(guest, run),
             Step::Prepare(guest) => {
                 runner.prepare(guest, Preparation { scheduler: Arc::clone(self), guest, ready: false });
             }
@@ -252,6 +255,7 @@ mod tests {
         fn serve(&self, _: Serve, serving: Serving) {
             serving.finish(false, Duration::ZERO);
         }
+        fn start(&self, _: GuestId, _: ProgramRun) {}
         fn refuse(&self, _: RequestId, _: Refusal) {}
         fn prepare(&self, _: GuestId, preparation: Preparation) {
             preparation.succeed();

@@ -64,6 +64,7 @@ pub(crate) fn word(state: State) -> &'static str {
         State::Loading => "loading",
         State::Cold => "cold",
         State::Dormant => "dormant",
+        State::Hibernated => "hibernated",
         State::Awake => "awake",
         State::Failed { .. } => "failed",
         State::Suspended => "suspended",

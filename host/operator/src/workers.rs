@@ -46,14 +46,14 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts so many threads (at least one) and the slow worker.
-    pub(crate) fn start(threads: usize) -> io::Result<Self> {
+    /// Starts so many threads (at least one) and the slow worker; `name` is what their names begin with.
+    pub(crate) fn start(name: &str, threads: usize) -> io::Result<Self> {
         let threads = threads.max(1);
         let mut workers = Vec::with_capacity(threads.saturating_add(1));
         for number in 0..threads {
-            workers.push(start_worker(format!("guests-{number}"))?);
+            workers.push(start_worker(format!("{name}-{number}"))?);
         }
-        workers.push(start_worker("guests-slow".to_owned())?);
+        workers.push(start_worker(format!("{name}-slow"))?);
         Ok(Self { workers, placement: Mutex::new(Placement::default()) })
     }
 
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_guest_stays_on_its_thread_and_others_go_elsewhere() {
-        let workers = Workers::start(2).unwrap();
+        let workers = Workers::start("guests", 2).unwrap();
         let [one, two, three] = guests();
         let thread = thread_of(&workers, one);
         let other = thread_of(&workers, two);
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_panic_ends_one_task_and_not_its_thread() {
-        let workers = Workers::start(1).unwrap();
+        let workers = Workers::start("guests", 1).unwrap();
         let [guest] = guests();
         let (sender, receiver) = oneshot::channel::<()>();
         workers.submit(guest, move || async move {
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_guest_that_keeps_using_up_its_slices_moves_to_the_slow_worker_and_back() {
-        let workers = Workers::start(1).unwrap();
+        let workers = Workers::start("guests", 1).unwrap();
         let [guest] = guests();
         assert!(!workers.used(guest, SLOW_RUN));
         assert!(!workers.used(guest, SLOW_RUN));

@@ -36,7 +36,7 @@ pub use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 pub use audit::{Audit, AuditEvent};
 pub use cluster::{Cluster, OwnCluster};
 pub use config::{Guest, Rule, documents};
-pub use crash::{Failure, Fault, Protocol, Report, Stage, crash_after_every_write};
+pub use crash::{Failure, Fault, Protocol, Report, Stage, crash_after_every_write, difference, normalise};
 pub use credential::{audience_token, service_account_token, write_kubeconfig};
 pub use host::command::{Output, command, output};
 pub use host::memory::{Memory, memory_of};

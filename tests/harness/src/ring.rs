@@ -49,9 +49,14 @@ impl<'a> Ring<'a> {
 
     /// The guests, `ring-0` to `ring-<N-1>`: each reads its own namespace and writes the next one.
     pub fn guests(&self) -> Vec<Guest> {
+        self.guests_of("ring")
+    }
+
+    /// The guests, with another component that keeps to the same rules.
+    pub fn guests_of(&self, program: &str) -> Vec<Guest> {
         let next = self.namespaces.iter().cycle().skip(1);
         let pairs = self.namespaces.iter().zip(next).enumerate();
-        pairs.map(|(index, (from, to))| guest(&format!("ring-{index}"), from, to)).collect()
+        pairs.map(|(index, (from, to))| guest_of(program, &format!("ring-{index}"), from, to)).collect()
     }
 
     /// The names of the guests.
@@ -108,7 +113,12 @@ impl<'a> Ring<'a> {
 
 /// A ring guest.
 pub fn guest(name: &str, from: &str, to: &str) -> Guest {
-    Guest::new(name, "ring")
+    guest_of("ring", name, from, to)
+}
+
+/// A ring guest with this component.
+pub fn guest_of(program: &str, name: &str, from: &str, to: &str) -> Guest {
+    Guest::new(name, program)
         .env("IN_NAMESPACE", from)
         .env("OUT_NAMESPACE", to)
         .grant(Rule::read(GROUP, RESOURCE).namespace(from).namespace(to))

@@ -25,6 +25,23 @@
 #[cfg(target_os = "wasi")]
 pub mod guest;
 
+/// Waits for ever, as a controller does that has nothing to do.
+#[cfg(target_os = "wasi")]
+pub fn wait_for_ever() -> ! {
+    loop {
+        std::thread::sleep(std::time::Duration::from_secs(3600));
+    }
+}
+
+/// Waits for ever if the environment says `BEHAVE=well`, and says so. For programs of the world `operator`.
+#[cfg(target_os = "wasi")]
+pub fn unless_well_behaved() {
+    if std::env::var("BEHAVE").is_ok_and(|how| how == "well") {
+        println!("behaves well");
+        wait_for_ever();
+    }
+}
+
 include!(concat!(env!("OUT_DIR"), "/programs.rs"));
 
 /// The label by which each program finds its ConfigMaps; its value is the program's name.

@@ -19,6 +19,7 @@ use super::forward::{Forwarded, Upstream, answer_headers};
 use super::identity::field_manager;
 use super::metrics::{CallLabels, DeniedLabels};
 use super::retry::is_safe;
+use super::watch::begins_watch;
 use super::{Body, Current, GuestGateway};
 
 /// The label value of what no rule names.
@@ -128,6 +129,15 @@ impl GuestGateway {
             self.report_denied(guest, verb, &labels.resource, "the guest's permissions");
             return Err(Refusal::forbidden(denied.message(guest)));
         }
+        if current.access.shared_watches && call.request.verb == Verb::Watch {
+            return self.long_watch(current, &call, deadline, labels, in_flight).await;
+        }
+        // Kept until the answer is there, and for a while after: the watch that follows begins where the list ends.
+        let _feed = if current.access.shared_watches && begins_watch(&call.request) {
+            timeout_at(deadline, self.feed(current, &call.request, &call.accept)).await.ok().flatten()
+        } else {
+            None
+        };
         if let Some(answer) = self.cached(current, &call.request, &call.accept, deadline).await {
             return Ok(held(answer, vec![in_flight]));
         }
@@ -143,7 +153,7 @@ impl GuestGateway {
         }
         let permits = vec![in_flight, self.host_permit(deadline).await?];
         let (answer, permits) = if call.request.verb.is_read() {
-            (self.read(current, &call, deadline).await, permits)
+            (self.read(current, &call, deadline, Some(deadline)).await, permits)
         } else {
             // A task of its own, which keeps its place in flight: a guest that is dropped meanwhile neither leaves the
             // outcome open nor has room for more.
@@ -156,19 +166,43 @@ impl GuestGateway {
                 .map_err(|_| Refusal::timeout("the host is shutting down; the outcome is unknown, read again"))?
         };
         let answer = answer?;
-        if answer.0 == 403 {
-            let verb = Verb::parse(labels.verb).unwrap_or(Verb::Get);
-            self.report_denied(guest, verb, &labels.resource, "the API server");
-        }
+        self.report_if_denied(guest, &answer, labels);
         Ok(held(answer, permits))
     }
 
-    async fn read(&self, current: &Current, call: &Call, deadline: Instant) -> Result<Answer, Refusal> {
+    /// A watch of a guest that watches for itself: from a shared stream, or else from the server. It lasts, so it takes no
+    /// place among the requests in flight once it has begun, but one among the guest's watches.
+    async fn long_watch(
+        self: &Arc<Self>,
+        current: &Arc<Current>,
+        call: &Call,
+        deadline: Instant,
+        labels: &CallLabels,
+        in_flight: OwnedSemaphorePermit,
+    ) -> Result<Answer, Refusal> {
+        let place = vec![self.watch_place(current)?];
+        if let Some(answer) = self.watch(current, &call.request, &call.accept, deadline).await {
+            return Ok(held(answer, place));
+        }
+        let _until_it_begins = (in_flight, self.host_permit(deadline).await?);
+        let answer = self.read(current, call, deadline, None).await?;
+        self.report_if_denied(&current.access.name, &answer, labels);
+        Ok(held(answer, place))
+    }
+
+    /// `body_until`: when the body is cut. None: it is a watch that lasts, of any number of bytes.
+    async fn read(
+        &self,
+        current: &Current,
+        call: &Call,
+        deadline: Instant,
+        body_until: Option<Instant>,
+    ) -> Result<Answer, Refusal> {
         let forwarded = self.shared.forward(current, &call.upstream()?, || true, deadline).await;
         let answer = forwarded.result.map_err(|unanswered| unanswered.to_refusal(false))?;
         let options = StreamOptions {
-            limit: current.access.limits.response_bytes,
-            deadline,
+            limit: body_until.map_or(u64::MAX, |_| current.access.limits.response_bytes),
+            deadline: body_until,
             strip_managed_fields: is_json(answer.headers()),
         };
         streamed(answer, options)
@@ -191,7 +225,7 @@ impl GuestGateway {
         let forwarded = self.shared.forward(current, &upstream, || true, deadline).await;
         let answer = forwarded.result.map_err(|unanswered| unanswered.to_refusal(false))?;
         let limit = current.access.limits.response_bytes;
-        streamed(answer, StreamOptions { limit, deadline, strip_managed_fields: false })
+        streamed(answer, StreamOptions { limit, deadline: Some(deadline), strip_managed_fields: false })
     }
 
     /// Sends a write, reads the whole answer, and tells the gate what has to be seen of it.
@@ -247,6 +281,13 @@ impl GuestGateway {
         let key =
             ResourceKey { group: call.request.group.as_str().into(), plural: call.request.plural.as_str().into() };
         self.writes().gate.record(&key, effect, self.shared.now());
+    }
+
+    fn report_if_denied(&self, guest: &Arc<str>, answer: &Answer, labels: &CallLabels) {
+        if answer.0 == 403 {
+            let verb = Verb::parse(labels.verb).unwrap_or(Verb::Get);
+            self.report_denied(guest, verb, &labels.resource, "the API server");
+        }
     }
 
     fn report_denied(&self, guest: &Arc<str>, verb: Verb, resource: &str, by: &str) {

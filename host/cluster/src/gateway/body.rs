@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::error::BodyError;
 use super::managed_fields::ManagedFieldsFilter;
+use super::watch::WatchBody;
 
 /// The body of an answer to a guest.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub struct Body {
 enum Kind {
     Whole(Option<Bytes>),
     Stream(Box<Stream>),
+    Watch(Box<WatchBody>),
 }
 
 struct Stream {
@@ -32,8 +34,14 @@ struct Stream {
     filter: Option<ManagedFieldsFilter>,
     left: u64,
     limit: u64,
-    deadline: Pin<Box<Sleep>>,
+    deadline: Option<Pin<Box<Sleep>>>,
     ended: bool,
+}
+
+impl std::fmt::Debug for WatchBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WatchBody").finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Stream {
@@ -46,8 +54,8 @@ impl std::fmt::Debug for Stream {
 pub(crate) struct StreamOptions {
     /// Most bytes from upstream.
     pub(crate) limit: u64,
-    /// When it is cut.
-    pub(crate) deadline: Instant,
+    /// When it is cut; None: a watch, which lasts.
+    pub(crate) deadline: Option<Instant>,
     /// Leave out managed fields: the body is JSON of the API server.
     pub(crate) strip_managed_fields: bool,
 }
@@ -70,10 +78,15 @@ impl Body {
             filter: options.strip_managed_fields.then(ManagedFieldsFilter::default),
             left: options.limit,
             limit: options.limit,
-            deadline: Box::pin(tokio::time::sleep_until(options.deadline)),
+            deadline: options.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),
             ended: false,
         };
         Self { kind: Kind::Stream(Box::new(stream)), _in_flight: Vec::new() }
+    }
+
+    /// The body of a watch that the host serves.
+    pub(crate) fn watch(watch: WatchBody) -> Self {
+        Self { kind: Kind::Watch(Box::new(watch)), _in_flight: Vec::new() }
     }
 
     /// Keeps places among the requests in flight until the body is dropped.
@@ -88,7 +101,7 @@ impl Stream {
             if self.ended {
                 return Poll::Ready(None);
             }
-            if self.deadline.as_mut().poll(cx).is_ready() {
+            if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
                 return Poll::Ready(self.fail(BodyError::Timeout));
             }
             let chunk = match ready!(Pin::new(&mut self.upstream).poll_frame(cx)) {
@@ -144,6 +157,7 @@ impl HttpBody for Body {
         match &mut self.kind {
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Stream(stream) => stream.poll(cx).map_ok(Frame::data),
+            Kind::Watch(watch) => watch.poll(cx).map(|lines| lines.map(|lines| Ok(Frame::data(lines)))),
         }
     }
 
@@ -151,13 +165,14 @@ impl HttpBody for Body {
         match &self.kind {
             Kind::Whole(bytes) => bytes.is_none(),
             Kind::Stream(stream) => stream.ended,
+            Kind::Watch(watch) => watch.is_ended(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Kind::Stream(_) => SizeHint::default(),
+            Kind::Stream(_) | Kind::Watch(_) => SizeHint::default(),
         }
     }
 }
@@ -190,7 +205,7 @@ mod tests {
     use super::*;
 
     fn options(limit: u64) -> StreamOptions {
-        StreamOptions { limit, deadline: Instant::now() + Duration::from_secs(1), strip_managed_fields: true }
+        StreamOptions { limit, deadline: Some(Instant::now() + Duration::from_secs(1)), strip_managed_fields: true }
     }
 
     fn chunks(all: &[&'static str]) -> impl HttpBody<Data = Bytes, Error = String> + Send + Unpin + use<> {

@@ -1,4 +1,5 @@
-//! Reads with `resourceVersion=0`: answered from the shared caches, under the read-your-writes gate.
+//! Reads with `resourceVersion=0`: answered from the shared caches, under the read-your-writes gate. So are lists without a
+//! version of guests that watch for themselves: what they keep of them is as old as their watch anyway.
 //!
 //! The cache may only say yes. Where it cannot answer, or the guest's right is missing or unknown, the request goes to
 //! the API server and that decides.
@@ -27,6 +28,8 @@ pub(crate) struct CachedRead {
     shape: Shape,
     labels: LabelSelector,
     fields: FieldSelector,
+    /// The newest state is asked for: a cache that has lost its connection is not to answer.
+    of_now: bool,
 }
 
 /// How far a cache's word goes for a read.
@@ -59,10 +62,21 @@ pub(crate) fn asks_for_any_version(request: &ResourceRequest) -> bool {
         && matches!(request.query.resource_version_match.as_deref(), None | Some("NotOlderThan"))
 }
 
+/// A list of the newest state, as client libraries begin a watch.
+fn is_list_of_now(request: &ResourceRequest) -> bool {
+    let query = &request.query;
+    request.verb == Verb::List
+        && query.resource_version.as_deref().is_none_or(str::is_empty)
+        && query.resource_version_match.is_none()
+        && query.send_initial_events.is_none()
+        && query.continue_token.is_none()
+}
+
 impl CachedRead {
-    /// None: only the server can answer this.
-    pub(crate) fn of(request: &ResourceRequest, accept: &Accept) -> Option<Self> {
-        if !asks_for_any_version(request) || request.subresource.is_some() {
+    /// None: only the server can answer this. `shared_watches`: the guest watches for itself.
+    pub(crate) fn of(request: &ResourceRequest, accept: &Accept, shared_watches: bool) -> Option<Self> {
+        let of_now = shared_watches && is_list_of_now(request);
+        if !of_now && !asks_for_any_version(request) || request.subresource.is_some() {
             return None;
         }
         let shape = match (accept.shape?, request.verb) {
@@ -74,7 +88,7 @@ impl CachedRead {
         };
         let labels = LabelSelector::parse(request.query.label_selector.as_deref().unwrap_or("")).ok()?;
         let fields = FieldSelector::parse(request.query.field_selector.as_deref().unwrap_or("")).ok()?;
-        fields.is_local().then_some(Self { shape, labels, fields })
+        fields.is_local().then_some(Self { shape, labels, fields, of_now })
     }
 }
 
@@ -87,7 +101,7 @@ impl GuestGateway {
         accept: &Accept,
         deadline: Instant,
     ) -> Option<(u16, HeaderMap, Body)> {
-        let read = CachedRead::of(request, accept)?;
+        let read = CachedRead::of(request, accept, current.access.shared_watches)?;
         let key = ResourceKey { group: request.group.as_str().into(), plural: request.plural.as_str().into() };
         // First what costs nothing: without a cache there is nothing to ask a right for.
         if self.candidates(request, &read).is_empty() {
@@ -99,7 +113,7 @@ impl GuestGateway {
         }
         loop {
             match self.turn(request, &read, &key) {
-                Turn::Answer(found, cache) => return Some(answer(request, &read, found, &*cache, current)),
+                Turn::Answer(found, cache) => return answer(request, &read, found, &*cache, current),
                 Turn::Wait(changed, until) => {
                     let wait = until.since(self.shared.now()).min(deadline.saturating_duration_since(Instant::now()));
                     let _ = timeout(wait, changed).await;
@@ -134,6 +148,9 @@ impl GuestGateway {
             let mut decision = Decision::Forward;
             cache.read(&mut |snapshot| {
                 let Some(position) = snapshot.position() else { return };
+                if read.of_now && !snapshot.is_connected() {
+                    return;
+                }
                 if knows == Knows::Selected && named(request).and_then(|object| snapshot.get(&object)).is_none() {
                     return;
                 }
@@ -189,7 +206,7 @@ impl GuestGateway {
 
     /// After a write whose outcome is unknown: finds out, in the background and with the host's own identity, which
     /// version the cache must have passed before this guest reads from it again.
-    fn list_after_unknown_outcome(self: &Arc<Self>, key: &ResourceKey, request: &ResourceRequest) {
+    pub(super) fn list_after_unknown_outcome(self: &Arc<Self>, key: &ResourceKey, request: &ResourceRequest) {
         let generation = {
             let mut writes = self.writes();
             match writes.gate.needs_list(key) {
@@ -269,7 +286,7 @@ fn answer(
     found: Found,
     cache: &dyn Cache,
     current: &Current,
-) -> (u16, HeaderMap, Body) {
+) -> Option<(u16, HeaderMap, Body)> {
     let (code, json) = match found {
         Found::Object(Some(object)) => (200, render::object(&object, read.shape)),
         Found::Object(None) => (404, render::not_found(request)),
@@ -280,6 +297,10 @@ fn answer(
     };
     let limit = current.access.limits.response_bytes;
     let (code, json) = if json.len() as u64 > limit {
+        // All at once it is too much, but the server gives it in the pages that are asked for.
+        if read.of_now && request.query.limit.is_some() {
+            return None;
+        }
         let refusal = super::api::answer_too_large(limit);
         (refusal.code, refusal.to_status())
     } else {
@@ -287,5 +308,5 @@ fn answer(
     };
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    (code, headers, Body::whole(json))
+    Some((code, headers, Body::whole(json)))
 }

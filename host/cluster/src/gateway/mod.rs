@@ -21,6 +21,7 @@ mod outbound;
 mod render;
 mod retry;
 mod runtime;
+mod watch;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -101,6 +102,9 @@ pub struct GuestAccess {
     pub authorities: Option<Authorities>,
     /// Sizes, times and numbers.
     pub limits: Limits,
+    /// The guest keeps watches open, as a program with a loop of its own does: its watches, and the lists with which they
+    /// begin, are served from the shared informers.
+    pub shared_watches: bool,
     /// The field manager of a native controller whose place the guest takes; its fields stay owned.
     pub adopt_field_manager: Option<String>,
 }
@@ -145,6 +149,7 @@ pub struct GuestGateway {
     /// Resources whose writes are to be forgotten. Apart from them, because the reader of a cache says so, and that must
     /// not wait for one who reads the cache.
     forgotten: Mutex<HashSet<ResourceKey>>,
+    watches: Arc<watch::Watches>,
 }
 
 /// What is known of a guest's writes.
@@ -194,6 +199,7 @@ impl Gateway {
         guests.retain(|_, guest| guest.strong_count() > 0);
         if let Some(guest) = guests.get(&name).and_then(Weak::upgrade) {
             *guest.current.write() = current;
+            guest.watches.recheck();
             return Ok(guest);
         }
         let guest = Arc::new(GuestGateway {
@@ -201,6 +207,7 @@ impl Gateway {
             current: RwLock::new(current),
             writes: Mutex::default(),
             forgotten: Mutex::default(),
+            watches: Arc::default(),
         });
         guests.insert(name, Arc::downgrade(&guest));
         Ok(guest)
@@ -253,7 +260,8 @@ impl Current {
 
 impl GuestGateway {
     /// Sends a request of the guest. `timeout` is the guest's own; the ceiling is `requestMilliseconds`, and it holds
-    /// for the answer's body as well. An error means that there is no answer at all.
+    /// for the answer's body as well, but for the watches of a guest with [`GuestAccess::shared_watches`]: those last. An
+    /// error means that there is no answer at all.
     pub fn send(
         self: &Arc<Self>,
         request: Request<Bytes>,
@@ -275,6 +283,12 @@ impl GuestGateway {
                 }
             }
         }))
+    }
+
+    /// Says whether the guest is awake; at the beginning it is not. Only then its watches get bookmarks: one that sleeps is not
+    /// to be woken by the news that there are none.
+    pub fn set_awake(&self, awake: bool) {
+        self.watches.set_awake(awake);
     }
 
     /// Is the echo of one of the guest's own writes still under way to it? Such a guest is not put to sleep.
@@ -329,6 +343,12 @@ impl GuestGateway {
             }
         }
         None
+    }
+}
+
+impl Drop for GuestGateway {
+    fn drop(&mut self) {
+        self.watches.end();
     }
 }
 

@@ -4,8 +4,9 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use serde_json::json;
-use wasm_operator_core::object::{Object, ResourceVersion};
-use wasm_operator_core::request::{ResourceRequest, Shape};
+use wasm_operator_core::history::WatchEvent;
+use wasm_operator_core::object::{Object, ResourceVersion, metadata_json};
+use wasm_operator_core::request::{Refusal, ResourceRequest, Shape};
 use wasm_operator_core::watch::Resource;
 
 /// The groups that the API server itself serves. Items of their lists carry no `apiVersion` and `kind`; items of custom
@@ -43,7 +44,7 @@ pub(crate) fn object(object: &Object, shape: Shape) -> Vec<u8> {
         Shape::Full => object.json.to_vec(),
         Shape::Metadata | Shape::MetadataList => {
             let mut out = Vec::new();
-            push_metadata(&mut out, object);
+            push_metadata(&mut out, metadata_json(&object.json));
             out
         }
     }
@@ -78,11 +79,56 @@ pub(crate) fn list(
         match shape {
             Shape::Full if built_in => push_without_type(&mut out, &item.json),
             Shape::Full => out.extend_from_slice(&item.json),
-            Shape::Metadata | Shape::MetadataList => push_metadata(&mut out, item),
+            Shape::Metadata | Shape::MetadataList => push_metadata(&mut out, metadata_json(&item.json)),
         }
     }
     out.extend_from_slice(b"]}\n");
     out
+}
+
+/// One line of a watch. Objects carry their `apiVersion` and `kind` here, built-in kinds as well.
+pub(crate) fn watch_event(out: &mut Vec<u8>, event: &WatchEvent, shape: Shape) {
+    let WatchEvent { r#type, object, version } = event;
+    // A deletion shows the last state with the version of the deletion.
+    let dated = (*version != object.metadata.resource_version).then(|| object.json_at(version).ok()).flatten();
+    let json = dated.as_deref().unwrap_or(&object.json);
+    out.extend_from_slice(format!(r#"{{"type":"{}","object":"#, r#type.as_str()).as_bytes());
+    match shape {
+        Shape::Full => out.extend_from_slice(json),
+        Shape::Metadata | Shape::MetadataList => push_metadata(out, metadata_json(json)),
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+/// The line that tells how far a watch has come. `initial_end`: all objects that were there when it began have been sent.
+pub(crate) fn bookmark(
+    out: &mut Vec<u8>,
+    resource: &Resource,
+    shape: Shape,
+    position: &ResourceVersion,
+    initial_end: bool,
+) {
+    let (kind, api_version) = match shape {
+        Shape::Full => (resource.kind.as_str(), resource.api_version()),
+        Shape::Metadata | Shape::MetadataList => ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned()),
+    };
+    let mut metadata = json!({ "resourceVersion": position.as_str() });
+    if let (true, Some(metadata)) = (initial_end, metadata.as_object_mut()) {
+        metadata.insert("annotations".to_owned(), json!({ "k8s.io/initial-events-end": "true" }));
+    }
+    let object = json!({ "kind": kind, "apiVersion": api_version, "metadata": metadata });
+    push_line(out, "BOOKMARK", object.to_string().as_bytes());
+}
+
+/// The line that says why a watch ends.
+pub(crate) fn error(out: &mut Vec<u8>, refusal: &Refusal) {
+    push_line(out, "ERROR", &refusal.to_status());
+}
+
+fn push_line(out: &mut Vec<u8>, r#type: &str, object: &[u8]) {
+    out.extend_from_slice(format!(r#"{{"type":"{type}","object":"#).as_bytes());
+    out.extend_from_slice(object);
+    out.extend_from_slice(b"}\n");
 }
 
 /// The server's answer for an object that is not there.
@@ -127,9 +173,9 @@ fn by_key(a: &Object, b: &Object) -> Ordering {
     }
 }
 
-fn push_metadata(out: &mut Vec<u8>, object: &Object) {
+fn push_metadata(out: &mut Vec<u8>, metadata: &[u8]) {
     out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#);
-    out.extend_from_slice(&object.metadata_json());
+    out.extend_from_slice(metadata);
     out.push(b'}');
 }
 

@@ -1,6 +1,4 @@
 //! Who hears of what happens on a stream.
-//!
-//! Most guests watch a namespace or a few, so an event asks those of its own namespace and not a thousand others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,6 +7,7 @@ use wasm_operator_core::object::{Change, Object, ObjectRef};
 
 use super::Subscriber;
 use super::filter::Filter;
+use super::namespaces::ByNamespace;
 use super::store::Store;
 
 /// What a subscriber knows.
@@ -40,9 +39,7 @@ impl Entry {
 pub(crate) struct Audience {
     entries: BTreeMap<u64, Entry>,
     next: u64,
-    /// Those that want every namespace.
-    everywhere: BTreeSet<u64>,
-    by_namespace: BTreeMap<Arc<str>, BTreeSet<u64>>,
+    by_namespace: ByNamespace,
     /// Those whose `known` is not confirmed.
     unconfirmed: BTreeSet<u64>,
 }
@@ -52,12 +49,7 @@ impl Audience {
     pub(crate) fn add(&mut self, entry: Entry) -> u64 {
         let id = self.next;
         self.next += 1;
-        if entry.filter.namespaces().is_empty() {
-            self.everywhere.insert(id);
-        }
-        for namespace in entry.filter.namespaces() {
-            self.by_namespace.entry(namespace.clone()).or_default().insert(id);
-        }
+        self.by_namespace.add(id, entry.filter.namespaces());
         if !entry.known.is_empty() {
             self.unconfirmed.insert(id);
         }
@@ -67,16 +59,8 @@ impl Audience {
 
     pub(crate) fn remove(&mut self, id: u64) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
-        self.everywhere.remove(&id);
         self.unconfirmed.remove(&id);
-        for namespace in entry.filter.namespaces() {
-            if let Some(ids) = self.by_namespace.get_mut(namespace) {
-                ids.remove(&id);
-                if ids.is_empty() {
-                    self.by_namespace.remove(namespace);
-                }
-            }
-        }
+        self.by_namespace.remove(id, entry.filter.namespaces());
         Some(entry)
     }
 
@@ -94,8 +78,7 @@ impl Audience {
         for change in changes {
             // An object never changes its namespace.
             let namespace = change.latest().and_then(|object| object.metadata.namespace.as_ref());
-            let near = namespace.and_then(|namespace| self.by_namespace.get(namespace));
-            for id in self.everywhere.iter().chain(near.into_iter().flatten()) {
+            for id in self.by_namespace.concerned(namespace) {
                 let Some(entry) = self.entries.get(id) else { continue };
                 if let Some(change) = entry.filter.narrow(change) {
                     entry.subscriber.changed(&change);

@@ -7,17 +7,22 @@
 //!
 //! A subscription is told of every change in its scope, as its guest's rights allow; reconnects, bookmarks and relists
 //! without change never reach it. What a subscriber sees is in `stream`, how a stream is
-//! kept going in `machine` and `reader`.
+//! kept going in `machine` and `reader`, and how guests that watch for themselves are served in `feed`, `followers` and
+//! `watcher`.
 
 mod audience;
 mod combined;
+mod feed;
 mod filter;
+mod followers;
 mod machine;
+mod namespaces;
 mod reader;
 mod store;
 mod stream;
 mod subscription;
 mod view;
+mod watcher;
 mod wire;
 
 use std::collections::HashMap;
@@ -40,10 +45,15 @@ use wasm_operator_core::watch::{Representation, Resource, Watch};
 use self::filter::Filter;
 use self::stream::Stream;
 use self::wire::Source;
+use crate::kinds::Kinds;
 use crate::metrics::Metrics;
 use crate::rights::{Rights, Unanswered};
 
+pub use self::feed::{Feed, FeedScope, SharedWatch};
+pub use self::stream::WatchStart;
 pub use self::subscription::Subscription;
+pub use self::watcher::WatchEnd;
+pub(crate) use self::watcher::{Next, Watcher};
 
 /// Hears of changes. Called under the stream's lock by its reader, which must not wait: note the change and return. Neither
 /// these methods nor anybody who holds a lock that they take may ask a [`Subscription`] for objects.
@@ -180,6 +190,7 @@ pub struct Informers {
 struct Shared {
     client: Client,
     rights: Rights,
+    kinds: Kinds,
     metrics: Metrics,
     options: Options,
     /// Where readers run.
@@ -196,8 +207,9 @@ const MAX_SELECTED_STREAMS: usize = 8;
 impl Informers {
     /// Informers whose readers run on `runtime`.
     pub fn new(client: Client, rights: Rights, metrics: Metrics, options: Options, runtime: Handle) -> Self {
-        let shared =
-            Shared { client, rights, metrics, options, runtime, streams: Mutex::default(), randoms: AtomicU64::new(0) };
+        let kinds = Kinds::new(client.clone());
+        let (streams, randoms) = (Mutex::default(), AtomicU64::new(0));
+        let shared = Shared { client, rights, kinds, metrics, options, runtime, streams, randoms };
         Self { shared: Arc::new(shared) }
     }
 
@@ -258,6 +270,11 @@ impl Informers {
 
     pub(crate) fn random(&self) -> Random {
         Random::new(self.shared.options.seed.wrapping_add(self.shared.randoms.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// The stream of this source, if there is one.
+    pub(crate) fn opened(&self, source: &Source) -> Option<Arc<Running>> {
+        self.shared.streams.lock().get(source).and_then(Weak::upgrade)
     }
 
     /// The stream of this source, begun if need be.

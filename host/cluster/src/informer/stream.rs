@@ -1,17 +1,30 @@
 //! One upstream stream as its subscribers see it: the objects, and who hears of changes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use wasm_operator_core::history::{Backlog, Expired};
 use wasm_operator_core::object::{Change, Object, ObjectRef, ResourceVersion};
 
 use super::audience::{Audience, Entry, Known};
 use super::filter::Filter;
+use super::followers::Followers;
 use super::store::Store;
+use super::watcher::{WatchEnd, Watcher};
 use super::wire::{Event, Source};
 use super::{ParkReason, Subscriber, SubscriptionState};
 use crate::metrics::{EventLabels, Metrics, ResourceLabel, RestartLabels};
+
+/// Where a watch begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchStart {
+    /// With the objects that are there.
+    Initial,
+    /// After what the client has seen.
+    After(ResourceVersion),
+}
 
 /// What a stream and its reader share.
 pub(crate) struct Stream {
@@ -27,6 +40,7 @@ struct Inner {
     store: Store,
     state: SubscriptionState,
     audience: Audience,
+    followers: Followers,
 }
 
 impl Stream {
@@ -39,6 +53,7 @@ impl Stream {
                 store: Store::default(),
                 state: SubscriptionState::Syncing,
                 audience: Audience::default(),
+                followers: Followers::default(),
             }),
             metrics,
             label,
@@ -50,7 +65,7 @@ impl Stream {
     /// not there any more: at once, or when the first list is complete.
     pub(crate) fn attach(&self, filter: Arc<Filter>, subscriber: Arc<dyn Subscriber>, known: Known) -> u64 {
         let mut inner = self.inner.lock();
-        let Inner { store, state, audience } = &mut *inner;
+        let Inner { store, state, audience, .. } = &mut *inner;
         let mut entry = Entry { filter, subscriber, known };
         if state.has_objects() {
             entry.confirm(store);
@@ -82,11 +97,76 @@ impl Stream {
         self.inner.lock().store.objects().filter(|object| selects(object)).cloned().collect()
     }
 
-    /// Reads one consistent state, and whether it is a basis for answers: listed, and not parked. Must be short: the
-    /// stream waits meanwhile.
-    pub(crate) fn read(&self, read: impl FnOnce(&Store, bool)) {
+    /// Reads one consistent state. Must be short: the stream waits meanwhile.
+    pub(crate) fn read(&self, read: impl FnOnce(&Store, &SubscriptionState)) {
         let inner = self.inner.lock();
-        read(&inner.store, matches!(inner.state, SubscriptionState::Synced | SubscriptionState::Restarting));
+        read(&inner.store, &inner.state);
+    }
+
+    /// Begins a watch. `hidden` are uids of objects that the watcher itself deleted. None: the stream is no basis for one.
+    pub(crate) fn watch(
+        &self,
+        filter: Arc<Filter>,
+        start: &WatchStart,
+        hidden: &HashSet<Arc<str>>,
+    ) -> Option<Result<(u64, Arc<Watcher>), Expired>> {
+        let mut inner = self.inner.lock();
+        let Inner { store, state, followers, .. } = &mut *inner;
+        let is_basis = matches!(state, SubscriptionState::Synced | SubscriptionState::Restarting);
+        let (true, Some(position), Some(history)) = (is_basis, store.position(), followers.history()) else {
+            return None;
+        };
+        let backlog = match start {
+            WatchStart::Initial => {
+                let is_told = |object: &&Arc<Object>| filter.selects(object) && !hidden.contains(&object.metadata.uid);
+                let objects = store.objects().filter(is_told).cloned().collect();
+                Backlog::starting_with(objects, position.clone())
+            }
+            WatchStart::After(version) => {
+                let missed = match history.since(version) {
+                    Ok(missed) => missed,
+                    Err(expired) => return Some(Err(expired)),
+                };
+                let mut backlog = Backlog::after(version.clone());
+                for entry in missed.filter_map(|entry| entry.narrow(|object| filter.selects(object))) {
+                    backlog.push(&entry);
+                }
+                backlog
+            }
+        };
+        let watcher = Arc::new(Watcher::new(filter, backlog));
+        Some(Ok((followers.add(watcher.clone()), watcher)))
+    }
+
+    pub(crate) fn unwatch(&self, id: u64) {
+        self.inner.lock().followers.remove(id);
+    }
+
+    /// Remembers from now on what a watch has to begin with.
+    pub(crate) fn want_history(&self) {
+        let mut inner = self.inner.lock();
+        let Inner { store, state, followers, .. } = &mut *inner;
+        followers.want_history(store.position().filter(|_| state.has_objects()));
+    }
+
+    /// The version for a bookmark of this watcher.
+    pub(crate) fn bookmark(&self, watcher: &Watcher) -> Option<ResourceVersion> {
+        let inner = self.inner.lock();
+        watcher.bookmark(inner.store.position()?)
+    }
+
+    /// Ends the watch if its client has seen a version that this stream has not reached.
+    pub(crate) fn expire_if_ahead(&self, watcher: &Watcher, version: &ResourceVersion) {
+        let inner = self.inner.lock();
+        if inner.store.position().is_none_or(|position| watcher.is_ahead_of(position))
+            && let Some(expired) = inner.followers.expired(version)
+        {
+            watcher.end(WatchEnd::Expired(expired.to_string()));
+        }
+    }
+
+    pub(crate) fn state(&self) -> SubscriptionState {
+        self.inner.lock().state.clone()
     }
 
     pub(crate) fn is_synced(&self) -> bool {
@@ -107,15 +187,23 @@ impl Stream {
     pub(crate) fn apply(&self, event: Event) {
         let labels = EventLabels { resource: self.label.resource.clone(), r#type: event.name() };
         self.metrics.watch_events.get_or_create(&labels).inc();
-        self.update(&mut self.inner.lock(), |store| match event {
-            Event::Added(object) | Event::Modified(object) => store.upsert(object),
-            Event::Deleted(object) => store.delete(&object).into_iter().collect(),
-            Event::Bookmark { version, .. } => {
-                store.advance(version);
-                Vec::new()
+        let mut inner = self.inner.lock();
+        let from = inner.store.position().cloned();
+        match event {
+            Event::Added(object) | Event::Modified(object) => {
+                let version = object.metadata.resource_version.clone();
+                let changes = self.update(&mut inner, |store| store.upsert(object));
+                inner.followers.changed(changes, from.as_ref(), &version);
             }
-            Event::Error { .. } => Vec::new(),
-        });
+            Event::Deleted(object) => {
+                for change in self.update(&mut inner, |store| store.delete(&object).into_iter().collect()) {
+                    inner.followers.deleted(change, object.metadata.resource_version.clone());
+                }
+            }
+            Event::Bookmark { version, .. } => inner.store.advance(version),
+            Event::Error { .. } => {}
+        }
+        drop(inner);
         self.announce();
     }
 
@@ -128,7 +216,9 @@ impl Stream {
                 subscriber.history_lost();
             }
         }
-        self.update(&mut inner, |store| store.replace(listed, position, initial));
+        let (from, to) = (inner.store.position().cloned(), position.clone());
+        let changes = self.update(&mut inner, |store| store.replace(listed, position, initial));
+        inner.followers.relisted(changes, from, &to);
         self.tell(&mut inner, SubscriptionState::Synced);
         drop(inner);
         self.announce();
@@ -142,7 +232,11 @@ impl Stream {
 
     /// The kind is gone with all its objects.
     pub(crate) fn gone(&self) {
-        self.update(&mut self.inner.lock(), Store::clear);
+        let mut inner = self.inner.lock();
+        let changes = self.update(&mut inner, Store::clear);
+        let Inner { store, followers, .. } = &mut *inner;
+        followers.gone(changes, store.position());
+        drop(inner);
         self.interrupted(Some(ParkReason::NotServed));
     }
 
@@ -175,14 +269,16 @@ impl Stream {
         self.metrics.watch_restarts.get_or_create(&labels).inc();
     }
 
-    /// Changes the store and tells everybody. Subscribers do not block: they only note what is to be done.
-    fn update(&self, inner: &mut Inner, edit: impl FnOnce(&mut Store) -> Vec<Change>) {
-        let Inner { store, audience, .. } = inner;
+    /// Changes the store and tells the subscribers, which do not block: they only note what is to be done. Returns the
+    /// changes if somebody follows them.
+    fn update(&self, inner: &mut Inner, edit: impl FnOnce(&mut Store) -> Vec<Change>) -> Vec<Change> {
+        let Inner { store, audience, followers, .. } = inner;
         let before = (store.len(), store.bytes());
         let changes = edit(store);
         audience.tell(&changes, store);
         self.metrics.cache_objects.get_or_create(&self.label).inc_by(difference(before.0, store.len()));
         self.metrics.cache_bytes.get_or_create(&self.label).inc_by(difference(before.1, store.bytes()));
+        if followers.is_wanted() { changes } else { Vec::new() }
     }
 
     fn announce(&self) {

@@ -10,7 +10,7 @@ use wasm_operator_core::watch::{Representation, Resource};
 
 use super::store::Store;
 use super::wire::Source;
-use super::{Informers, Running};
+use super::{Feed, FeedScope, Informers, Running, SubscriptionState};
 use crate::gateway::{Cache, Caches, Snapshot};
 
 impl Caches for Informers {
@@ -28,10 +28,15 @@ impl Caches for Informers {
             .map(|running| Arc::new(StreamCache(running)) as Arc<dyn Cache>)
             .collect()
     }
+
+    fn feed(&self, user: Arc<str>, scope: FeedScope) -> BoxFuture<'static, Option<Feed>> {
+        let informers = self.clone();
+        Box::pin(async move { informers.feed_of(user, scope).await })
+    }
 }
 
 /// The cache of one stream. It keeps the stream alive while it is read.
-struct StreamCache(Arc<Running>);
+pub(crate) struct StreamCache(pub(crate) Arc<Running>);
 
 impl StreamCache {
     fn source(&self) -> &Source {
@@ -57,7 +62,7 @@ impl Cache for StreamCache {
     }
 
     fn read(&self, read: &mut dyn FnMut(&dyn Snapshot)) {
-        self.0.stream.read(|store, is_current| read(&State { store, is_current, source: self.source() }));
+        self.0.stream.read(|store, state| read(&State { store, state, source: self.source() }));
     }
 
     fn changed(&self) -> BoxFuture<'static, ()> {
@@ -72,13 +77,20 @@ impl Cache for StreamCache {
 /// A stream's objects under its lock.
 struct State<'a> {
     store: &'a Store,
-    is_current: bool,
+    state: &'a SubscriptionState,
     source: &'a Source,
+}
+
+impl State<'_> {
+    /// Whether it is a basis for answers: listed, and not parked.
+    fn is_basis(&self) -> bool {
+        matches!(self.state, SubscriptionState::Synced | SubscriptionState::Restarting)
+    }
 }
 
 impl View for State<'_> {
     fn position(&self) -> Option<ResourceVersion> {
-        self.store.position().filter(|_| self.is_current).cloned()
+        self.store.position().filter(|_| self.is_basis()).cloned()
     }
 
     fn held(&self, object: &ObjectRef) -> Option<Held> {
@@ -105,6 +117,10 @@ impl View for State<'_> {
 impl Snapshot for State<'_> {
     fn as_view(&self) -> &dyn View {
         self
+    }
+
+    fn is_connected(&self) -> bool {
+        *self.state == SubscriptionState::Synced
     }
 
     fn get(&self, object: &ObjectRef) -> Option<Arc<Object>> {

@@ -7,4 +7,5 @@ mod faults;
 mod identity;
 mod paths;
 mod stage;
+mod watches;
 mod writes;

@@ -43,7 +43,7 @@ async fn shared() -> Result<Config> {
     Ok(SHARED.get_or_try_init(start).await?.0.clone())
 }
 
-async fn config_of(kubeconfig: &std::path::Path) -> Result<Config> {
+pub(crate) async fn config_of(kubeconfig: &std::path::Path) -> Result<Config> {
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
     Ok(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
 }
@@ -56,6 +56,7 @@ pub(crate) struct Stage {
     /// Of the host, a ServiceAccount that may act as the listed guests and watch ConfigMaps.
     pub(crate) host: Config,
     pub(crate) informers: Informers,
+    pub(crate) informer_metrics: Metrics,
     pub(crate) gateway: Gateway,
     metrics: GatewayMetrics,
 }
@@ -84,7 +85,15 @@ impl Answer {
 impl Stage {
     /// `name` is the namespace; the host may act as the accounts `a` and `b` in it.
     pub(crate) async fn new(name: &str) -> Result<Self> {
-        let config = shared().await?;
+        Self::on(shared().await?, name, InformerOptions::default()).await
+    }
+
+    /// As [`new`](Self::new), with informers of another kind.
+    pub(crate) async fn with_informers(name: &str, options: InformerOptions) -> Result<Self> {
+        Self::on(shared().await?, name, options).await
+    }
+
+    pub(crate) async fn on(config: Config, name: &str, options: InformerOptions) -> Result<Self> {
         let admin = client::from_config(config.clone())?;
         let namespace: Namespace = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
         Api::<Namespace>::all(admin.clone()).create(&PostParams::default(), &namespace).await?;
@@ -98,16 +107,12 @@ impl Stage {
         grant_everywhere(&admin, &format!("{name}-host-watches"), &user(name, "host"), &watch).await?;
         let host_client = client::from_config(host.clone())?;
         let rights = Rights::new(host_client.clone());
-        let informers = Informers::new(
-            host_client.clone(),
-            rights.clone(),
-            Metrics::default(),
-            InformerOptions::default(),
-            Handle::current(),
-        );
+        let informer_metrics = Metrics::default();
+        let informers =
+            Informers::new(host_client.clone(), rights.clone(), informer_metrics.clone(), options, Handle::current());
         let metrics = GatewayMetrics::default();
         let gateway = gateway(host_client, &informers, rights, metrics.clone());
-        Ok(Self { admin, namespace: name.to_owned(), host, informers, gateway, metrics })
+        Ok(Self { admin, namespace: name.to_owned(), host, informers, informer_metrics, gateway, metrics })
     }
 
     pub(crate) fn user(&self, account: &str) -> String {
@@ -131,6 +136,7 @@ impl Stage {
             allowed_hosts: Vec::new(),
             authorities: None,
             limits: Limits { request_milliseconds: 60_000, ..Limits::default() },
+            shared_watches: false,
             adopt_field_manager: None,
         })
     }

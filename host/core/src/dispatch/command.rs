@@ -5,6 +5,7 @@ use std::time::Duration;
 
 #[cfg(doc)]
 use crate::dispatch::Dispatcher;
+use crate::dispatch::programs::ProgramRun;
 use crate::dispatch::requests::{DEFAULT_MAX_REQUESTS, Refusal, RequestId, Serve};
 use crate::fair::DEFAULT_WEIGHT;
 use crate::lifecycle::{Path, SleepReason, State};
@@ -110,9 +111,13 @@ pub enum Step {
     Serve(Serve),
     /// Tell the caller that the request is not served. Nothing is to be called.
     Refuse(GuestId, RequestId, Refusal),
-    /// Make an instance of the guest, then call [`Dispatcher::prepared`].
+    /// Start the guest's program, end what is left of an earlier one, and call [`Dispatcher::program_ended`] with this run
+    /// if it ends by itself.
+    Start(GuestId, ProgramRun),
+    /// Make an instance of the guest, or read the memory of its hibernated program ahead, then call [`Dispatcher::prepared`].
     Prepare(GuestId),
-    /// Drop the guest's instances. None is in use.
+    /// Drop the guest's instances. None is in use. A program: hibernate it if it was idle or memory is short, and end it
+    /// otherwise.
     Sleep(GuestId, SleepReason),
     /// Drop the guest's compiled component from memory. It has no instance.
     Unload(GuestId),

@@ -1,8 +1,9 @@
 //! One guest as the dispatcher keeps it.
 
+use super::programs::Program;
 use super::requests::Requests;
 use crate::dispatch::Settings;
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, Loop};
 use crate::prediction::Prediction;
 use crate::queue::Queue;
 use crate::timer::Time;
@@ -14,6 +15,8 @@ pub(super) struct Guest {
     pub(super) requests: Requests,
     pub(super) life: Lifecycle,
     pub(super) prediction: Prediction,
+    /// Its loop, if it has one: then it has no keys.
+    pub(super) program: Option<Program>,
     /// It is being made ready ahead of its work.
     pub(super) preparing: bool,
     /// The end of the coalescing window.
@@ -32,6 +35,7 @@ impl Guest {
             requests: Requests::default(),
             life: Lifecycle::new(settings.suspended),
             prediction: Prediction::new(settings.sleep),
+            program: None,
             preparing: false,
             window: None,
             next_resync: None,
@@ -60,7 +64,8 @@ impl Guest {
     }
 
     pub(super) fn is_busy(&self, now: Time) -> bool {
-        self.is_running() || self.preparing || self.is_runnable(now) || self.is_serviceable(now)
+        let works = self.program.as_ref().is_some_and(|program| program.works);
+        works || self.is_running() || self.preparing || self.is_runnable(now) || self.is_serviceable(now)
     }
 
     /// Begins an idle gap, if nothing runs and nothing waits to.
@@ -76,12 +81,16 @@ impl Guest {
         [self.queue.next_time(), self.next_resync].into_iter().flatten().min()
     }
 
+    pub(super) fn program_loop(&self) -> Option<Loop> {
+        self.program.as_ref().map(Program::state)
+    }
+
     /// When the dispatcher has something to do for it.
     pub(super) fn attention(&self, now: Time) -> Option<Time> {
         if self.removed {
             return (!self.is_running() && !self.preparing).then_some(Time::ZERO);
         }
-        let own = self.life.next_move(now, &self.prediction, self.is_busy(now)).map(|(at, _)| at);
+        let own = self.life.next_move(now, &self.prediction, self.is_busy(now), self.program_loop()).map(|(at, _)| at);
         let work = self.life.may_run_from().and_then(|from| {
             // Keys that are ready now are the fair queue's business, once nothing else holds them.
             let held = from.max(self.window.unwrap_or(Time::ZERO));

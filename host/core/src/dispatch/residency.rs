@@ -104,6 +104,7 @@ impl Dispatcher {
             !guest.removed
                 && guest.life.is_awake()
                 && !guest.is_busy(now)
+                && guest.may_be_pressed(now)
                 && guest.prediction.policy() != SleepPolicy::Never
         });
         let worth = idle.map(|(id, guest)| (id, guest.prediction.value(now)));

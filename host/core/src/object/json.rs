@@ -64,6 +64,35 @@ pub(super) fn normalise(json: &[u8], resource: &Resource) -> Result<(Metadata, V
     Ok((metadata.ok_or(ObjectError::Missing("name"))?, out))
 }
 
+/// The object with another version. Where it has none it is given none.
+pub(super) fn with_version(json: &[u8], version: &ResourceVersion) -> Result<Vec<u8>, ObjectError> {
+    replaced(json, "metadata", |metadata| {
+        let text = quoted(version.as_str())?;
+        Ok(String::from_utf8_lossy(&replaced(metadata.as_bytes(), "resourceVersion", |_| Ok(text.clone()))?)
+            .into_owned())
+    })
+}
+
+/// The object with another value of one member.
+fn replaced(
+    json: &[u8],
+    name: &str,
+    value: impl Fn(&str) -> Result<String, ObjectError>,
+) -> Result<Vec<u8>, ObjectError> {
+    let members: Members<'_> = serde_json::from_slice(json)?;
+    let mut out = Vec::with_capacity(json.len() + 8);
+    out.push(b'{');
+    for (key, old) in &members.0 {
+        if key == name {
+            push(&mut out, key, &value(old.get())?)?;
+        } else {
+            push(&mut out, key, old.get())?;
+        }
+    }
+    out.push(b'}');
+    Ok(out)
+}
+
 fn without_managed_fields(metadata: &RawValue) -> Result<String, ObjectError> {
     let members: Members<'_> = serde_json::from_str(metadata.get())?;
     let mut out = Vec::with_capacity(metadata.get().len());

@@ -11,6 +11,7 @@ mod delete;
 pub(crate) mod path;
 mod query;
 mod refusal;
+mod watch;
 
 use std::fmt;
 
@@ -19,6 +20,7 @@ pub use content::ContentType;
 pub use delete::DeleteOptions;
 pub use query::{LogOption, Query};
 pub use refusal::Refusal;
+pub use watch::{WatchFrom, WatchOptions};
 
 /// Longest path and query in bytes. Default 16 KiB: label selectors are the only long part; the API server itself stops at about 1 MiB of headers.
 pub const MAX_PATH_AND_QUERY: usize = 16 << 10;

@@ -7,7 +7,7 @@ use wasm_operator_config::GuestSpec;
 use wasm_operator_core::description::Description;
 use wasm_operator_engine::{
     self as engine, Artifact, CallError, Engine, EngineOptions, GuestLogs, GuestSettings, Interface, LoadError,
-    PrepareError,
+    PrepareError, World,
 };
 
 /// A component, as far as it can be known without a cluster.
@@ -37,25 +37,36 @@ impl Components {
         Ok(Self(Engine::new(EngineOptions::new(cache_directory, compiler))?))
     }
 
-    async fn load(&self, wasm: &Path) -> Result<(Artifact, Arc<engine::Component>), ComponentError> {
+    async fn load(&self, wasm: &Path) -> Result<(Artifact, Loaded), ComponentError> {
         let artifact = self.0.prepare(wasm).await?;
-        let component = self.0.load(&artifact)?;
-        Ok((artifact, component))
+        let loaded = match artifact.world() {
+            World::Controller => Loaded::Controller(self.0.load(&artifact)?),
+            World::Operator => Loaded::Program(self.0.load_program(&artifact)?),
+        };
+        Ok((artifact, loaded))
     }
 
     pub(super) async fn describe(&self, wasm: &Path, settings: &GuestSettings) -> Result<Component, ComponentError> {
-        let (artifact, component) = match self.load(wasm).await {
+        let (artifact, loaded) = match self.load(wasm).await {
             // Another process may have compiled the same component, and put its file in the place of ours.
             Err(ComponentError::Load(error)) if error.is_stale() => self.load(wasm).await?,
             result => result?,
         };
-        Ok(Component {
-            digest: artifact.digest().to_owned(),
-            compiled_bytes: artifact.bytes(),
-            interface: component.interface().clone(),
-            description: component.describe(settings, &GuestLogs::discard()).await,
-        })
+        let (interface, description) = match loaded {
+            Loaded::Controller(component) => {
+                let description = component.describe(settings, &GuestLogs::discard()).await;
+                (component.interface().clone(), description)
+            }
+            // It is not asked: it says what it watches by watching it.
+            Loaded::Program(program) => (program.interface().clone(), Ok(Description::default())),
+        };
+        Ok(Component { digest: artifact.digest().to_owned(), compiled_bytes: artifact.bytes(), interface, description })
     }
+}
+
+enum Loaded {
+    Controller(Arc<engine::Component>),
+    Program(Arc<engine::Program>),
 }
 
 /// The part of a guest's configuration that its description may depend on.

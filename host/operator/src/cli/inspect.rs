@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use wasm_operator_core::limits::Limits;
 use wasm_operator_core::watch::{Mapping, Parts, Representation, Watch};
-use wasm_operator_engine::GuestSettings;
+use wasm_operator_engine::{GuestSettings, World};
 
 use super::component::{Component, Components};
 use super::output::print;
@@ -69,6 +69,7 @@ fn as_json(bytes: u64, component: &Component) -> serde_json::Value {
         "digest": format!("sha256:{}", component.digest),
         "bytes": bytes,
         "compiledBytes": component.compiled_bytes,
+        "world": component.interface.world().as_str(),
         "imports": component.interface.imports,
         "exports": component.interface.exports,
         "servesRequests": component.interface.serves_requests(),
@@ -85,10 +86,15 @@ fn text(path: &str, bytes: u64, component: &Component) -> String {
         bytes.div_ceil(1024),
         component.compiled_bytes.div_ceil(1024)
     );
+    list(&mut text, "world", std::iter::once(component.interface.world().as_str().to_owned()));
     list(&mut text, "imports", component.interface.imports.iter().cloned());
     list(&mut text, "exports", component.interface.exports.iter().cloned());
     if component.interface.serves_requests() {
         list(&mut text, "serves", std::iter::once("HTTP requests, behind the front door".to_owned()));
+    }
+    if component.interface.world() == World::Operator {
+        text.push_str("\na program with watches of its own: list under `permissions` what it needs\n");
+        return text;
     }
     if let Ok(description) = &component.description {
         for controller in &description.controllers {

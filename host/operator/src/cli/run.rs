@@ -10,7 +10,7 @@ use clap::Args;
 use super::front_door::FrontDoorArgs;
 use super::{CacheArgs, NamespaceArgs};
 use crate::admin::{LogFormat, init_logging};
-use crate::app::{self, Options};
+use crate::app::{self, HibernationOptions, Options};
 use wasm_operator_prediction_client::Client;
 
 #[derive(Debug, Args)]
@@ -47,6 +47,13 @@ pub(super) struct Run {
     /// [default: the control group's limit, if there is one]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     memory_budget: Option<u64>,
+    /// Where idle programs are written to, on a disk; secrets in their memory as well [default: `hibernation` in the cache
+    /// directory, if that is on a disk]
+    #[arg(long, value_name = "DIRECTORY")]
+    hibernation_directory: Option<PathBuf>,
+    /// Bytes on disk that all hibernated programs may take; what does not fit stays awake
+    #[arg(long, value_name = "BYTES", default_value_t = HIBERNATION_BYTES, value_parser = clap::value_parser!(u64).range(1..))]
+    hibernation_budget: u64,
     #[command(flatten)]
     front_door: FrontDoorArgs,
     /// A prediction service that is asked about idle guests, such as `http://127.0.0.1:5000/prediction`
@@ -59,6 +66,9 @@ pub(super) struct Run {
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     prediction_timeout: u64,
 }
+
+/// Some thousand small programs, or some ten with a heap of 90 MB; the disk of most nodes has room for it.
+const HIBERNATION_BYTES: u64 = 2 << 30;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Listen(Option<SocketAddr>);
@@ -90,6 +100,8 @@ impl Run {
             drain,
             record_wakes,
             memory_budget,
+            hibernation_directory,
+            hibernation_budget,
             front_door,
             prediction_service,
             prediction_function,
@@ -111,6 +123,7 @@ impl Run {
             drain: Duration::from_secs(drain),
             record_wakes,
             memory_budget,
+            hibernation: HibernationOptions { directory: hibernation_directory, budget_bytes: hibernation_budget },
             front_door: front_door.options()?,
             prediction_service,
         };

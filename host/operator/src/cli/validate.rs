@@ -4,16 +4,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use wasm_operator_config::{Diagnostic, Grants, GuestDocument, Segment, Severity};
+use wasm_operator_config::{Diagnostic, Grants, GuestDocument, GuestSpec, Segment, Severity};
 use wasm_operator_core::description::Description;
 use wasm_operator_core::permission::{Permissions, Right, Rule, missing, warnings};
 use wasm_operator_core::request::Verb;
 use wasm_operator_core::watch::Watch;
+use wasm_operator_engine::World;
 
 use super::component::{Component, Components, settings};
 use super::output::{complain, print};
 use super::{CacheArgs, NamespaceArgs, block_on};
 use crate::authorities;
+use crate::revision::RevisionError;
 
 #[derive(Debug, Args)]
 pub(super) struct Validate {
@@ -96,6 +98,9 @@ fn check(document: &GuestDocument, component: &Component, namespace: Option<&str
     };
     let at = |severity, message: String| document.diagnostic(severity, &[PERMISSIONS], message);
     let grants = &document.spec.permissions;
+    if component.interface.world() == World::Operator {
+        return check_program(document);
+    }
     // What was approved for a running host is not known here.
     let granted = match grants.resolve(&description.permissions, &component.digest, None, namespace) {
         Ok(granted) => granted,
@@ -120,6 +125,29 @@ fn check(document: &GuestDocument, component: &Component, namespace: Option<&str
         found.extend(granted.iter().flat_map(warnings).map(|warning| at(Severity::Warning, warning)));
     }
     found.extend(unreadable(description, granted, namespace).into_iter().map(|message| at(Severity::Warning, message)));
+    found
+}
+
+/// A program is not asked what it needs, and has no reconciles or requests that the host starts.
+fn check_program(document: &GuestDocument) -> Vec<Diagnostic> {
+    let spec = &document.spec;
+    let mut found = Vec::new();
+    if spec.permissions.follows_component() {
+        let message = RevisionError::AsRequested.to_string();
+        found.push(document.diagnostic(Severity::Error, &[PERMISSIONS], message));
+    }
+    let defaults = GuestSpec::new(spec.name.clone(), spec.wasm.clone());
+    for (field, is_default) in [
+        ("concurrency", spec.concurrency == defaults.concurrency),
+        ("resync", spec.resync == defaults.resync),
+        ("serve", spec.serve == defaults.serve),
+        ("allowCrossNamespaceMapping", spec.allow_cross_namespace_mapping == defaults.allow_cross_namespace_mapping),
+    ] {
+        if !is_default {
+            let message = format!("`{field}` has no effect: the component is a program, which runs a loop of its own");
+            found.push(document.diagnostic(Severity::Warning, &[Segment::Field(field)], message));
+        }
+    }
     found
 }
 

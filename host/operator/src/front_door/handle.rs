@@ -26,6 +26,7 @@ use super::listener::Access;
 use super::pending::{End, Expected, Incoming, Pending};
 use crate::admin::metrics::RequestNumbers;
 use crate::guest::Guest;
+use crate::pool::Pool;
 
 /// What of a path is shown in the log.
 const LOGGED_PATH: usize = 200;
@@ -123,7 +124,7 @@ impl FrontDoor {
         };
         self.authorize(&caller, verb, guest, from).await?;
         let found = self.host.named(guest).ok_or_else(|| Denial::NoGuest(guest.to_owned()))?;
-        if found.active().is_some_and(|active| !active.pool.may_serve()) {
+        if found.active().is_some_and(|active| !active.pool().is_some_and(Pool::may_serve)) {
             return Err(Denial::ServesNothing(guest.to_owned()));
         }
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();

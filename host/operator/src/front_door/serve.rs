@@ -13,7 +13,7 @@ use super::pending::{End, Incoming, Left, Waiting};
 use crate::guest::Guest;
 use crate::guest_log::within;
 use crate::host::Host;
-use crate::pool::Found;
+use crate::pool::{Found, Pool};
 use crate::reconcile::{await_echo, broken, keep, no_instance, woke};
 use crate::revision::Active;
 use crate::scheduler::Serving;
@@ -33,8 +33,12 @@ pub(crate) async fn serve(host: Arc<Host>, guest: Arc<Guest>, serve: Serve, wait
             let _ = end.send(End::NoInstance);
             return serving.finish(false, Duration::ZERO);
         };
+        let Some(pool) = active.pool() else {
+            let _ = end.send(End::ServesNothing);
+            return serving.finish(false, Duration::ZERO);
+        };
         let began = Instant::now();
-        let (mut instance, found) = match active.pool.acquire().await {
+        let (mut instance, found) = match pool.acquire().await {
             Ok(instance) => instance,
             Err(error) => {
                 no_instance(&host, &guest, &error);
@@ -44,7 +48,7 @@ pub(crate) async fn serve(host: Arc<Host>, guest: Arc<Guest>, serve: Serve, wait
             }
         };
         if found != Found::Instance {
-            woke(&host, &guest, &active, serve.wake, found, began.elapsed());
+            woke(&host, &guest, pool, serve.wake, found, began.elapsed());
         }
         let before = instance.cpu_time();
         let limits = ServeLimits { time, response_bytes };
@@ -56,7 +60,7 @@ pub(crate) async fn serve(host: Arc<Host>, guest: Arc<Guest>, serve: Serve, wait
         };
         drop(body);
         let cpu = instance.cpu_time().saturating_sub(before);
-        let (how, is_broken) = conclude(&host, &guest, &active, result);
+        let (how, is_broken) = conclude(&host, &guest, pool, result);
         keep_if_current(&host, &guest, &active, instance);
         host.workers.used(guest.id, cpu);
         await_echo(&host, &guest, &active);
@@ -77,11 +81,11 @@ async fn given_up(left: oneshot::Receiver<Left>) {
 }
 
 /// How the call ended, and whether the guest is to be held back.
-fn conclude(host: &Host, guest: &Guest, active: &Active, result: Option<Result<(), CallError>>) -> (End, bool) {
+fn conclude(host: &Host, guest: &Guest, pool: &Pool, result: Option<Result<(), CallError>>) -> (End, bool) {
     match result {
         Some(Ok(())) => (End::NoAnswer, false),
         Some(Err(CallError::ServesNothing)) => {
-            active.pool.serves_nothing();
+            pool.serves_nothing();
             (End::ServesNothing, false)
         }
         // A caller that reads slowly, or an API server that answers slowly, is no fault of the guest.
@@ -100,7 +104,10 @@ fn conclude(host: &Host, guest: &Guest, active: &Active, result: Option<Result<(
 
 fn keep_if_current(host: &Host, guest: &Guest, active: &Arc<Active>, instance: Instance) {
     let is_current = guest.active().is_some_and(|current| Arc::ptr_eq(&current, active));
-    if instance.is_alive() && is_current {
-        keep(host, guest, active, instance);
+    if instance.is_alive()
+        && is_current
+        && let Some(pool) = active.pool()
+    {
+        keep(host, guest, pool, instance);
     }
 }

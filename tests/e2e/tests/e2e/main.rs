@@ -16,6 +16,7 @@ mod limits;
 mod misbehaving;
 mod nodes;
 mod offloader;
+mod operator;
 mod permissions;
 mod prediction;
 mod queue;

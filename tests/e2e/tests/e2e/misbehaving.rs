@@ -115,6 +115,26 @@ impl<'a> Stage<'a> {
         self.behaves_again().await
     }
 
+    /// The program ends with this kind each time that it is started, and behaves when its configuration tells it to.
+    async fn program_breaks_off(mut self, program: &str, kind: &str) -> Result<()> {
+        let log = self.host.log().mark();
+        let of_kind = [("guest", "bad"), ("kind", kind)];
+        let twice =
+            async |host: &Host| Ok(host.metrics().await?.sum("wasm_operator_guest_traps_total", &of_kind) >= 2.0);
+        self.neighbour_is_served_until("the program breaks off twice", twice).await?;
+        let reported = |line: &LogLine| line.is_of("bad") && line.field("kind") == Some(kind);
+        let reported = self.host.log().wait_for(2, "both are reported", reported).await?;
+        let [first, second, ..] = reported.as_slice() else { bail!("{reported:?}") };
+        let pause = seconds(second)? - seconds(first)?;
+        assert!(pause >= 0.8, "started again after {pause} s");
+        let good = programs::guest("neighbour", "probe", &[&self.space.name_of("good")]);
+        let bad = programs::guest("bad", program, &[&self.space.name_of("bad")]).env("BEHAVE", "well");
+        self.host.configure(&[good, bad]).await?;
+        log.wait("the program works", |line| line.is_of("bad") && line.message().contains("behaves well")).await?;
+        self.host.until_state("bad", &["awake", "hibernated"]).await?;
+        self.lives_on().await
+    }
+
     /// The guest ends by itself, with a message that holds this word.
     async fn fails_with(mut self, word: &str) -> Result<()> {
         let log = self.host.log().mark();
@@ -477,8 +497,39 @@ fn observer() -> Result<()> {
     })
 }
 
+#[test]
+fn program_trap() -> Result<()> {
+    test(async |space| {
+        Stage::new(space, "program_trap", as_it_is).await?.program_breaks_off("program_trap", "trap").await
+    })
+}
+
+#[test]
+fn program_return() -> Result<()> {
+    test(async |space| {
+        Stage::new(space, "program_return", as_it_is).await?.program_breaks_off("program_return", "returned").await
+    })
+}
+
+#[test]
+fn program_loop() -> Result<()> {
+    test(async |space| {
+        Stage::new(space, "program_loop", as_it_is).await?.program_breaks_off("program_loop", "cpu-limit").await
+    })
+}
+
+#[test]
+fn program_memory_bomb() -> Result<()> {
+    test(async |space| {
+        let stage = Stage::new(space, "program_memory_bomb", |guest| guest.limit("memoryBytes", 64 << 20)).await?;
+        stage.program_breaks_off("program_memory_bomb", "memory-limit").await
+    })
+}
+
 // Guests that serve HTTP are tested where their callers are.
 use crate::front_door::{hostile_server, server};
+// Programs that do no harm to their neighbours are tested with the others.
+use crate::operator::{program_stray, program_timer};
 
 macro_rules! assert_test_exists {
     ($program:ident) => {

@@ -9,7 +9,7 @@ use serde_json::Value;
 const SHOWN_BYTES: usize = 300;
 
 /// One line for each object or field that differs; empty when the states are equal.
-pub(super) fn difference(expected: &BTreeMap<String, Value>, found: &BTreeMap<String, Value>) -> String {
+pub fn difference(expected: &BTreeMap<String, Value>, found: &BTreeMap<String, Value>) -> String {
     let mut lines = String::new();
     for (name, object) in expected {
         match found.get(name) {

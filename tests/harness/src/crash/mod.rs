@@ -23,8 +23,8 @@ use kube::core::ApiResource;
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
-use self::difference::difference;
-use self::normalise::normalise;
+pub use self::difference::difference;
+pub use self::normalise::normalise;
 use crate::config::Guest;
 use crate::crossing::{Crossing, Then};
 use crate::host::{Host, HostBuilder};

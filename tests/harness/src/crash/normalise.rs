@@ -33,7 +33,7 @@ const GENERATED_CHARACTERS: usize = 5;
 
 /// The objects by kind and name: every uid is replaced by what it identifies, times by `<time>`, other random ids by
 /// numbers in the order of their appearance, and generated names by their prefix and a number.
-pub(super) fn normalise(objects: Vec<Value>, namespace: &str) -> BTreeMap<String, Value> {
+pub fn normalise(objects: Vec<Value>, namespace: &str) -> BTreeMap<String, Value> {
     let mut names: BTreeMap<String, String> = BTreeMap::new();
     let mut objects: Vec<(String, Value)> = objects.into_iter().map(|object| (title(&object), object)).collect();
     // By what does not differ between two runs.

@@ -279,7 +279,7 @@ impl Drop for Process {
     }
 }
 
-const ASLEEP: &[&str] = &["dormant", "cold"];
+const ASLEEP: &[&str] = &["dormant", "cold", "hibernated"];
 
 fn state_of(metrics: &Metrics, guest: &str) -> Result<String> {
     let mut all = metrics

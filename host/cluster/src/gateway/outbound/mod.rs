@@ -89,7 +89,8 @@ impl Outbound {
         };
         let (mut parts, body) = answer.into_parts();
         drop_headers(&mut parts.headers);
-        let options = StreamOptions { limit: access.limits.response_bytes, deadline, strip_managed_fields: false };
+        let (limit, deadline) = (access.limits.response_bytes, Some(deadline));
+        let options = StreamOptions { limit, deadline, strip_managed_fields: false };
         Ok(Response::from_parts(parts, Body::stream(body, options).hold(vec![permit])))
     }
 

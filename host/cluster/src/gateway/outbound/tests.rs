@@ -16,6 +16,7 @@ fn access(allowed: &[&str]) -> GuestAccess {
         allowed_hosts: allowed.iter().map(|host| host.parse().unwrap()).collect(),
         authorities: None,
         limits: Limits::default(),
+        shared_watches: false,
         adopt_field_manager: None,
     }
 }

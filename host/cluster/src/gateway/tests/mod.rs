@@ -224,6 +224,7 @@ fn access(name: &str) -> GuestAccess {
         allowed_hosts: Vec::new(),
         authorities: None,
         limits: Limits::default(),
+        shared_watches: false,
         adopt_field_manager: None,
     }
 }

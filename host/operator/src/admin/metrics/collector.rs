@@ -15,7 +15,7 @@ use super::histogram::{Histogram, Reading};
 use super::{Current, Metrics};
 use crate::why::word;
 
-const STATES: [&str; 6] = ["loading", "cold", "dormant", "awake", "failed", "suspended"];
+const STATES: [&str; 7] = ["loading", "cold", "dormant", "hibernated", "awake", "failed", "suspended"];
 
 pub(super) struct Guests(pub(super) Metrics);
 
@@ -65,7 +65,14 @@ impl Collector for Guests {
         for (code, count) in self.0.0.not_admitted.read() {
             counter(&mut family, &[("code", code.to_string())], count)?;
         }
-        life(&mut encoder, &numbers, &current)
+        life(&mut encoder, &numbers, &current)?;
+        hibernation(&mut encoder, &numbers)?;
+        if let Some(bytes) = self.0.0.disk.read().as_ref().map(|bytes| bytes()) {
+            let help = "Bytes on disk of hibernated programs and the images that they share";
+            let name = "wasm_operator_hibernation_disk_bytes";
+            encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&bytes)?;
+        }
+        Ok(())
     }
 }
 
@@ -234,6 +241,40 @@ fn requests(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &[C
     Ok(())
 }
 
+/// Of programs that were, or should have been.
+fn hibernation(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_hibernation_duration_seconds",
+        "Time to write a program's memory to disk",
+        None,
+        MetricType::Histogram,
+    )?;
+    for (guest, numbers) in numbers {
+        histogram(&mut family, &[("guest", &**guest)], &numbers.hibernation)?;
+    }
+    let written = numbers.iter().map(|(guest, numbers)| (guest, numbers.hibernations()));
+    let written: Vec<_> = written.filter(|(_, counts)| *counts != (0, 0)).collect();
+    let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_hibernation_written_bytes",
+        "Bytes of a program's memory that were written to disk",
+        None,
+        MetricType::Counter,
+    )?;
+    for (guest, (bytes, _)) in &written {
+        counter(&mut family, &[("guest", &***guest)], *bytes)?;
+    }
+    let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_hibernation_failures",
+        "How often a program stayed awake because it could not be written to disk",
+        None,
+        MetricType::Counter,
+    )?;
+    for (guest, (_, failures)) in &written {
+        counter(&mut family, &[("guest", &***guest)], *failures)?;
+    }
+    Ok(())
+}
+
 fn life(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &[Current]) -> fmt::Result {
     let mut family = encoder.encode_descriptor(
         "wasm_operator_guest_state",
@@ -301,7 +342,7 @@ fn life(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &[Curre
     }
     let mut family = encoder.encode_descriptor(
         "wasm_operator_guest_wake_duration_seconds",
-        "Time to make an instance, from a mapped component (dormant) or from its file (cold)",
+        "Time to make an instance, from a mapped component (dormant) or from its file (cold); of a hibernated program, its first turn",
         None,
         MetricType::Histogram,
     )?;

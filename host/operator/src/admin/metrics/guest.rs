@@ -80,6 +80,9 @@ pub(super) struct GuestNumbers {
     pub(super) sleeps: Counts<4>,
     pub(super) codes: Codes,
     pub(super) request_time: Histogram,
+    pub(super) hibernation: Histogram,
+    hibernated_bytes: AtomicU64,
+    not_hibernated: AtomicU64,
     traps: Mutex<BTreeMap<&'static str, u64>>,
     memory: AtomicU64,
 }
@@ -96,6 +99,9 @@ impl Default for GuestNumbers {
             sleeps: Counts::new(&SLEEP_REASONS),
             codes: Codes::default(),
             request_time: Histogram::new(&RECONCILE),
+            hibernation: Histogram::new(&WAKE),
+            hibernated_bytes: AtomicU64::new(0),
+            not_hibernated: AtomicU64::new(0),
             traps: Mutex::default(),
             memory: AtomicU64::new(0),
         }
@@ -136,6 +142,20 @@ impl GuestNumbers {
             SleepReason::Suspended => "suspended",
             SleepReason::Pressure => "pressure",
         });
+    }
+
+    pub(super) fn hibernated(&self, bytes: u64, took: Duration) {
+        self.hibernation.observe(took);
+        self.hibernated_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn not_hibernated(&self) {
+        self.not_hibernated.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Bytes that were written, and how often nothing could be.
+    pub(super) fn hibernations(&self) -> (u64, u64) {
+        (self.hibernated_bytes.load(Ordering::Relaxed), self.not_hibernated.load(Ordering::Relaxed))
     }
 
     pub(super) fn trapped(&self, kind: &'static str) {

@@ -70,6 +70,7 @@ pub(crate) struct Metrics(Arc<Inner>);
 struct Inner {
     guests: RwLock<BTreeMap<Arc<str>, Arc<GuestNumbers>>>,
     source: RwLock<Option<Source>>,
+    disk: RwLock<Option<Box<dyn Fn() -> u64 + Send + Sync>>>,
     /// Answers of the front door to callers that did not come as far as a guest.
     not_admitted: Codes,
 }
@@ -125,6 +126,21 @@ impl Metrics {
     /// A guest's instances were dropped.
     pub(crate) fn slept(&self, guest: &str, reason: SleepReason) {
         self.guest(guest).slept(reason);
+    }
+
+    /// A program's memory was written to disk: so many bytes of it, in this time.
+    pub(crate) fn hibernated(&self, guest: &str, bytes: u64, took: Duration) {
+        self.guest(guest).hibernated(bytes, took);
+    }
+
+    /// A program could not be hibernated.
+    pub(crate) fn not_hibernated(&self, guest: &str) {
+        self.guest(guest).not_hibernated();
+    }
+
+    /// Where to read how many bytes all hibernated programs take on disk.
+    pub(crate) fn set_disk(&self, bytes: impl Fn() -> u64 + Send + Sync + 'static) {
+        *self.0.disk.write() = Some(Box::new(bytes));
     }
 
     /// A guest broke off; `kind` is the engine's word for it.

@@ -36,6 +36,9 @@ fn everything() -> (Registry, Metrics) {
     metrics.woke("ring-0", None, Found::Instance, Duration::from_millis(2));
     metrics.trapped("ring-0", "trap");
     metrics.memory("ring-0", 65_536);
+    metrics.hibernated("ring-0", 65_536, Duration::from_millis(2));
+    metrics.not_hibernated("ring-0");
+    metrics.set_disk(|| 131_072);
     metrics.woke("ring-0", Some(WakeReason::Request), Found::Component, Duration::from_micros(60));
     metrics.request("ring-0").ended(200, Duration::from_millis(3));
     metrics.request("ring-0").ended(504, Duration::from_secs(30));

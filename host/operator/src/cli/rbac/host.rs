@@ -92,12 +92,11 @@ fn act(manifests: &mut Manifests, host: &ServiceAccountUser, rule: &Rule) {
 fn watches(manifests: &mut Manifests, guests: &[Granted], host: &ServiceAccountUser, cluster_wide: bool) {
     let mut kinds: BTreeMap<(Option<&str>, &str), BTreeSet<&str>> = BTreeMap::new();
     for watch in guests.iter().flat_map(|guest| &guest.watches) {
-        let of = &watch.of;
         if watch.namespaces.is_empty() || cluster_wide {
-            kinds.entry((None, &of.group)).or_default().insert(&of.plural);
+            kinds.entry((None, &watch.group)).or_default().insert(&watch.plural);
         } else {
             for namespace in &watch.namespaces {
-                kinds.entry((Some(namespace), &of.group)).or_default().insert(&of.plural);
+                kinds.entry((Some(namespace), &watch.group)).or_default().insert(&watch.plural);
             }
         }
     }

@@ -10,11 +10,14 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use wasm_operator_config::GuestSpec;
 use wasm_operator_core::permission::{Rule, ServiceAccountUser};
+use wasm_operator_core::request::Verb;
 use wasm_operator_core::watch::Watch;
+use wasm_operator_engine::World;
 
 use super::component::{Components, settings};
 use super::output::print;
 use super::{CacheArgs, NamespaceArgs, block_on};
+use crate::revision::RevisionError;
 use manifest::Manifests;
 
 #[derive(Debug, Args)]
@@ -80,7 +83,40 @@ struct Granted {
     name: String,
     account: ServiceAccountUser,
     rules: Vec<Rule>,
-    watches: Vec<Watch>,
+    watches: Vec<Watched>,
+}
+
+/// What the host watches for a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Watched {
+    group: String,
+    plural: String,
+    /// Empty for everywhere.
+    namespaces: Vec<String>,
+}
+
+impl From<Watch> for Watched {
+    fn from(watch: Watch) -> Self {
+        Self { group: watch.of.group, plural: watch.of.plural, namespaces: watch.namespaces }
+    }
+}
+
+/// What a program may watch, since nobody knows what it will. A rule for some names does not let it, or the host, watch.
+fn watchable(rules: &[Rule]) -> Vec<Watched> {
+    let allows = |rule: &Rule, verb: Verb| rule.verbs.iter().any(|word| word == "*" || word == verb.as_str());
+    let may_watch = |rule: &&Rule| {
+        rule.resource_names.is_empty() && [Verb::List, Verb::Watch].into_iter().all(|verb| allows(rule, verb))
+    };
+    let watched = |rule: &Rule| {
+        let plurals: Vec<_> = rule.resources.iter().filter(|resource| !resource.contains('/')).cloned().collect();
+        let namespaces = rule.namespaces.clone();
+        rule.api_groups
+            .iter()
+            .flat_map(|group| plurals.iter().map(move |plural| (group.clone(), plural.clone())))
+            .map(|(group, plural)| Watched { group, plural, namespaces: namespaces.clone() })
+            .collect::<Vec<_>>()
+    };
+    rules.iter().filter(may_watch).flat_map(watched).collect()
 }
 
 impl Rbac {
@@ -130,18 +166,21 @@ async fn granted(
 ) -> anyhow::Result<Granted> {
     let component = components.describe(&spec.wasm_path(directory), &settings(spec)).await?;
     let description = component.description?;
+    if component.interface.world() == World::Operator && spec.permissions.follows_component() {
+        return Err(RevisionError::AsRequested.into());
+    }
     // Applying the output is an approval: what was approved before does not count.
     let rules = spec.permissions.resolve(&description.permissions, &component.digest, None, own)?;
-    Ok(Granted {
-        name: spec.name.clone(),
-        account: spec.identity(namespace),
-        rules,
-        watches: description
+    let watches = match component.interface.world() {
+        World::Operator => watchable(&rules),
+        World::Controller => description
             .controllers
             .into_iter()
             .flat_map(|controller| std::iter::once(controller.primary).chain(controller.watches))
+            .map(Watched::from)
             .collect(),
-    })
+    };
+    Ok(Granted { name: spec.name.clone(), account: spec.identity(namespace), rules, watches })
 }
 
 /// The name of a role. It begins with the host's account, because several hosts may have guests of the same name, and the

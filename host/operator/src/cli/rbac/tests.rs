@@ -3,13 +3,22 @@ use std::path::Path;
 
 use super::*;
 
-fn watch(group: &str, plural: &str, namespaces: &[&str]) -> Watch {
-    serde_json::from_value(serde_json::json!({
-        "of": { "group": group, "version": "v1", "kind": "X", "plural": plural },
-        "namespaces": namespaces, "labelSelector": "", "fieldSelector": "", "representation": "metadata",
-        "mapping": "object", "changed": {}, "having": [],
-    }))
-    .unwrap()
+fn watch(group: &str, plural: &str, namespaces: &[&str]) -> Watched {
+    let namespaces = namespaces.iter().map(|namespace| (*namespace).to_owned()).collect();
+    Watched { group: group.into(), plural: plural.into(), namespaces }
+}
+
+#[test]
+fn a_program_may_watch_what_its_rules_let_it_list_and_watch() {
+    let mut named = rule("", &["secrets"], &["*"], &[]);
+    named.resource_names = vec!["one".into()];
+    let rules = [
+        rule("apps", &["deployments", "deployments/status"], &["get", "list", "watch"], &["a", "b"]),
+        rule("", &["pods"], &["list"], &[]),
+        rule("*", &["*"], &["*"], &[]),
+        named,
+    ];
+    assert_eq!(watchable(&rules), [watch("apps", "deployments", &["a", "b"]), watch("*", "*", &[])]);
 }
 
 fn rule(group: &str, resources: &[&str], verbs: &[&str], namespaces: &[&str]) -> Rule {

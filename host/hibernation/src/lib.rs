@@ -1,0 +1,36 @@
+//! Hibernation of guests in place: their linear memories go to disk while everything else of them stays as it is.
+//!
+//! [`configure`] lets this crate make the memories of an engine. Each guest has a [`Memories`], and is instantiated and
+//! polled inside of [`Memories::exclusive`], so that it never runs while its memory is written. [`Memories::hibernate`]
+//! writes what the guest changed to an unlinked sparse file and maps that file over the memory: the same bytes at the same
+//! addresses, read back page by page when they are touched. So there is nothing to do for a wake, and a wake that is
+//! forgotten cannot corrupt anything.
+//!
+//! Guests of one component can share what they have in common ([`Memories::share`]), and the pages that the last wake
+//! touched can be read ahead ([`Memories::prefetch`]).
+//!
+//! The bytes of a guest, its secrets included, reach the disk: in files without a name that only this process can
+//! open, and that the kernel frees when the process ends, however it ends.
+
+mod base;
+mod budget;
+mod creator;
+mod directory;
+mod error;
+mod file;
+mod memories;
+mod memory;
+mod pagemap;
+mod plan;
+mod region;
+mod runs;
+mod turn;
+
+pub use creator::configure;
+pub use directory::Hibernation;
+pub use error::{HibernateError, OpenError};
+pub use memories::{Memories, Report, Resident};
+pub use turn::Exclusive;
+
+/// The size of a page on x86-64, which the files and the kernel's page map are counted in.
+const PAGE_BYTES: usize = 4 << 10;

@@ -1,0 +1,167 @@
+//! The memories of one guest.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use crate::PAGE_BYTES;
+use crate::directory::Hibernation;
+use crate::error::HibernateError;
+use crate::memory::Memory;
+use crate::turn::{Exclusive, Turn};
+
+/// All linear memories of one guest. A handle: clones share everything. Holds neither the guest nor its memories.
+#[derive(Clone)]
+pub struct Memories(Arc<Inner>);
+
+struct Inner {
+    /// None for a guest that is never hibernated.
+    hibernation: Option<Hibernation>,
+    turn: Turn,
+    /// In the order in which they were made.
+    list: Mutex<Vec<Weak<Memory>>>,
+}
+
+/// What a hibernation did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Pages of 4 KiB that were written.
+    pub pages: u64,
+    /// Bytes that were written.
+    pub bytes: u64,
+    /// Wall time from the first look at the memory to the last page that was forgotten, in microseconds.
+    pub microseconds: u64,
+}
+
+/// What a guest holds of the machine's memory in its linear memories, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// Its own: the next hibernation writes this much.
+    pub private: u64,
+    /// Of files, which the kernel can take away at any time; images that are shared count for each guest.
+    pub file: u64,
+}
+
+impl Resident {
+    /// Everything.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.private.saturating_add(self.file)
+    }
+}
+
+impl Memories {
+    pub(crate) fn new(hibernation: Option<Hibernation>) -> Self {
+        Self(Arc::new(Inner { hibernation, turn: Turn::default(), list: Mutex::default() }))
+    }
+
+    /// For a guest that never reaches the disk.
+    #[must_use]
+    pub fn never_hibernated() -> Self {
+        Self::new(None)
+    }
+
+    /// Wraps whatever runs the guest or looks into its memory: instantiation, calls, and its long-running future. Memories
+    /// that are made meanwhile belong to this guest. The future is polled only while no hibernation is under way.
+    ///
+    /// A guest's store must not be used outside of this.
+    pub fn exclusive<F: Future>(&self, future: F) -> Exclusive<F> {
+        Exclusive::new(self.clone(), future)
+    }
+
+    pub(crate) fn turn(&self) -> &Turn {
+        &self.0.turn
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(crate) fn add(&self, memory: &Arc<Memory>) {
+        let mut list = self.0.list.lock();
+        list.retain(|memory| memory.strong_count() > 0);
+        list.push(Arc::downgrade(memory));
+    }
+
+    fn live(&self) -> Vec<Arc<Memory>> {
+        self.0.list.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn hibernation(&self) -> Result<&Hibernation, HibernateError> {
+        self.0.hibernation.as_ref().ok_or(HibernateError::Off)
+    }
+
+    /// Writes what the guest has changed since the last time and takes its memory away. The guest does not notice; what it
+    /// touches when it runs again is read back page by page. After an error it is awake and whole
+    /// ([`HibernateError::is_fatal`] names the exception), and this can be tried again.
+    ///
+    /// Blocks the thread for as long as the disk takes, and ends early when the guest is polled meanwhile.
+    #[allow(unsafe_code)]
+    pub fn hibernate(&self) -> Result<Report, HibernateError> {
+        let store = &self.hibernation()?.0;
+        let turn = self.turn().for_hibernation().ok_or(HibernateError::Busy)?;
+        let start = now();
+        let mut pages = 0_usize;
+        for memory in self.live() {
+            // SAFETY: the guest does not run, because its turn is held.
+            let written = unsafe { memory.hibernate(store, || !self.turn().is_wanted()) }?;
+            pages = pages.saturating_add(written.pages);
+        }
+        drop(turn);
+        let microseconds = u64::try_from(now().saturating_sub(start).as_micros()).unwrap_or(u64::MAX);
+        Ok(Report { pages: u64::try_from(pages).unwrap_or(u64::MAX), bytes: bytes(pages), microseconds })
+    }
+
+    /// Gives back what the guest's memory has in common with other guests of the component with this digest, for a mapping
+    /// of one file. Called once, after the instantiation and before the guest runs. Returns the bytes that are shared. After an
+    /// error the guest is whole and shares less, with the same exception as for [`hibernate`](Self::hibernate).
+    ///
+    /// Blocks the thread; the first guest of a component writes the file.
+    #[allow(unsafe_code)]
+    pub fn share(&self, digest: &str) -> Result<u64, HibernateError> {
+        let store = &self.hibernation()?.0;
+        let _turn = self.turn().for_hibernation().ok_or(HibernateError::Busy)?;
+        let mut pages = 0_usize;
+        for (number, memory) in self.live().into_iter().enumerate() {
+            // SAFETY: the guest does not run, because its turn is held.
+            let shared = unsafe { memory.share(store, (digest.to_owned(), number)) }?;
+            pages = pages.saturating_add(shared);
+        }
+        Ok(bytes(pages))
+    }
+
+    /// Has the kernel read what the last wake touched, before the next one touches it. Does not wait for the disk. Returns the
+    /// bytes that it was told of: none before the second hibernation, from which on there is a wake to learn from.
+    pub fn prefetch(&self) -> Result<u64, HibernateError> {
+        let mut pages = 0_usize;
+        for memory in self.live() {
+            pages = pages.saturating_add(memory.prefetch()?);
+        }
+        Ok(bytes(pages))
+    }
+
+    /// What the guest holds of the machine's memory now.
+    pub fn resident(&self) -> Result<Resident, HibernateError> {
+        let pagemap = &self.hibernation()?.0.pagemap;
+        let mut resident = Resident::default();
+        for memory in self.live() {
+            let scan = memory.scan(pagemap).map_err(HibernateError::io("read the page map for"))?;
+            let private = scan.resident.and(&scan.private).pages();
+            resident.private = resident.private.saturating_add(bytes(private));
+            resident.file = resident.file.saturating_add(bytes(scan.resident.pages().saturating_sub(private)));
+        }
+        Ok(resident)
+    }
+}
+
+fn bytes(pages: usize) -> u64 {
+    u64::try_from(pages.saturating_mul(PAGE_BYTES)).unwrap_or(u64::MAX)
+}
+
+/// Not tokio's clock, which tests may pause.
+fn now() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Monotonic);
+    Duration::new(u64::try_from(tv_sec).unwrap_or(0), u32::try_from(tv_nsec).unwrap_or(0))
+}

@@ -1,0 +1,173 @@
+//! Whose turn it is: a guest never runs while its memory is written and mapped.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+
+use crate::memories::Memories;
+
+#[derive(Default)]
+pub(crate) struct Turn(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    holder: Holder,
+    /// The guest, if it had to wait for a hibernation.
+    waiting: Option<Waker>,
+}
+
+#[derive(Default, PartialEq, Eq, Clone, Copy)]
+enum Holder {
+    #[default]
+    Nobody,
+    Guest,
+    Hibernation,
+}
+
+/// The turn as long as this lives.
+pub(crate) struct Held<'a>(&'a Turn);
+
+impl Turn {
+    /// None while the guest is being polled, or another hibernation is under way.
+    pub(crate) fn for_hibernation(&self) -> Option<Held<'_>> {
+        self.take(Holder::Hibernation, None)
+    }
+
+    /// None during a hibernation, after which `waker` is called.
+    fn for_guest(&self, waker: &Waker) -> Option<Held<'_>> {
+        self.take(Holder::Guest, Some(waker))
+    }
+
+    fn take(&self, holder: Holder, waker: Option<&Waker>) -> Option<Held<'_>> {
+        let mut state = self.0.lock();
+        if state.holder != Holder::Nobody {
+            if let Some(waker) = waker {
+                state.waiting = Some(waker.clone());
+            }
+            return None;
+        }
+        state.holder = holder;
+        Some(Held(self))
+    }
+
+    /// Whether the guest waits for the end of the hibernation.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.0.lock().waiting.is_some()
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut state = self.0.0.lock();
+            state.holder = Holder::Nobody;
+            state.waiting.take()
+        };
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
+    }
+}
+
+thread_local! {
+    /// Whose future this thread polls. wasmtime does not tell the maker of memories which guest they are for, and polls
+    /// guests on the thread of the caller.
+    static CURRENT: RefCell<Option<Memories>> = const { RefCell::new(None) };
+}
+
+/// The guest whose future is being polled by this thread.
+pub(crate) fn current() -> Option<Memories> {
+    CURRENT.with_borrow(Clone::clone)
+}
+
+/// Sets the current guest, and the one before again when dropped.
+struct Entered(Option<Memories>);
+
+impl Entered {
+    fn new(memories: &Memories) -> Self {
+        Self(CURRENT.replace(Some(memories.clone())))
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.set(self.0.take());
+    }
+}
+
+/// Polls a future of a guest, but not while the guest is being hibernated: then it waits for the end of that. Made by
+/// [`Memories::exclusive`].
+#[must_use = "futures do nothing unless they are polled"]
+pub struct Exclusive<F> {
+    memories: Memories,
+    future: Pin<Box<F>>,
+}
+
+impl<F> Exclusive<F> {
+    pub(crate) fn new(memories: Memories, future: F) -> Self {
+        Self { memories, future: Box::pin(future) }
+    }
+}
+
+impl<F: Future> Future for Exclusive<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Self { memories, future } = self.get_mut();
+        if current().is_some_and(|current| current.is_same(memories)) {
+            // Inside of another one of the same guest, which has the turn.
+            return future.as_mut().poll(context);
+        }
+        let Some(_turn) = memories.turn().for_guest(context.waker()) else { return Poll::Pending };
+        let _entered = Entered::new(memories);
+        future.as_mut().poll(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_guest_that_is_polled_during_a_hibernation_waits_says_so_and_is_woken_after_it() {
+        let memories = Memories::never_hibernated();
+        let mut guest = memories.exclusive(std::future::ready(1));
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let mut context = Context::from_waker(&waker);
+
+        let hibernation = memories.turn().for_hibernation().unwrap();
+        assert!(!memories.turn().is_wanted());
+        assert!(Pin::new(&mut guest).poll(&mut context).is_pending());
+        assert!(memories.turn().is_wanted());
+        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+        drop(hibernation);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(!memories.turn().is_wanted());
+        assert!(Pin::new(&mut guest).poll(&mut context).is_ready());
+    }
+
+    #[test]
+    fn two_hibernations_of_one_guest_exclude_each_other() {
+        let turn = Turn::default();
+        let first = turn.for_hibernation();
+        assert!(first.is_some() && turn.for_hibernation().is_none());
+        drop(first);
+        assert!(turn.for_hibernation().is_some());
+    }
+}

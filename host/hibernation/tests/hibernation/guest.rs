@@ -1,0 +1,228 @@
+//! A guest under test: an instance that runs as one long future, and the host's own account of what is in it.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use wasm_operator_hibernation::{Hibernation, Memories, configure};
+use wasmtime::{Caller, Config, Engine, Instance, Linker, Module, Store};
+
+/// What a guest may grow to, with one page of 64 KiB to spare above the 64 of `guest.wat`.
+pub const RESERVATION: u64 = 65 << 16;
+const WEIGHT: u64 = 0x9e37_79b9_7f4a_7c15;
+const DIGEST: u64 = 0x2545_f491_4f6c_dd1d;
+/// The heap begins behind the first page of 64 KiB.
+pub const HEAP: usize = 64 << 10;
+
+/// On a disk, unlike `/tmp` on many machines.
+pub fn directory() -> TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let permissions = std::fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().permissions(permissions).tempdir_in(option_env!("CARGO_TARGET_TMPDIR").unwrap()).unwrap()
+}
+
+pub fn open(directory: &TempDir) -> Hibernation {
+    Hibernation::open(directory.path(), 1 << 40).unwrap()
+}
+
+pub fn engine(reservation: u64) -> Engine {
+    let mut config = Config::new();
+    configure(&mut config, reservation);
+    Engine::new(&config).unwrap()
+}
+
+/// What makes guests: compiled once for many.
+pub struct Kind {
+    engine: Engine,
+    module: Module,
+    linker: Linker<Host>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    End,
+    Write { word: u64, value: u64 },
+    Read { word: u64 },
+    Grow { pages: u64 },
+    Check,
+    Fill { value: u64 },
+    Digest,
+    Count,
+    Happened { number: u64 },
+}
+
+impl Event {
+    fn code(self) -> (i32, u64, u64) {
+        match self {
+            Self::End => (0, 0, 0),
+            Self::Write { word, value } => (1, word, value),
+            Self::Read { word } => (2, word, 0),
+            Self::Grow { pages } => (3, pages, 0),
+            Self::Check => (4, 0, 0),
+            Self::Fill { value } => (5, value, 0),
+            Self::Digest => (6, 0, 0),
+            Self::Count => (7, 0, 0),
+            Self::Happened { number } => (8, number, 0),
+        }
+    }
+}
+
+/// What host and guest share besides memory.
+#[derive(Clone, Default)]
+struct Host(Arc<Mutex<Queues>>);
+
+#[derive(Default)]
+struct Queues {
+    events: VecDeque<Event>,
+    answers: VecDeque<u64>,
+    waker: Option<Waker>,
+}
+
+impl Kind {
+    pub fn new() -> Self {
+        Self::of(include_str!("guest.wat"), RESERVATION)
+    }
+
+    pub fn of(wat: &str, reservation: u64) -> Self {
+        let engine = engine(reservation);
+        let module = Module::new(&engine, wat::parse_str(wat).unwrap()).unwrap();
+        let mut linker = Linker::new(&engine);
+        linker
+            .func_wrap_async("host", "next", |caller: Caller<'_, Host>, ()| {
+                let Host(queues) = caller.data().clone();
+                Box::new(poll_fn(move |context| {
+                    let mut queues = queues.lock();
+                    let Some(event) = queues.events.pop_front() else {
+                        queues.waker = Some(context.waker().clone());
+                        return Poll::Pending;
+                    };
+                    Poll::Ready(event.code())
+                }))
+            })
+            .unwrap();
+        linker
+            .func_wrap("host", "answer", |caller: Caller<'_, Host>, answer: u64| {
+                caller.data().0.lock().answers.push_back(answer);
+            })
+            .unwrap();
+        Self { engine, module, linker }
+    }
+
+    pub fn guest(&self, memories: &Memories) -> Guest {
+        let host = Host::default();
+        let mut store = Store::new(&self.engine, host.clone());
+        let instance = ready(memories.exclusive(self.linker.instantiate_async(&mut store, &self.module))).unwrap();
+        Guest {
+            memories: memories.clone(),
+            host,
+            store: Some((store, instance)),
+            running: None,
+            sum: 0,
+            digest: 0,
+            count: 0,
+        }
+    }
+}
+
+/// Of a future that never waits.
+pub fn ready<T>(future: impl Future<Output = T>) -> T {
+    futures::FutureExt::now_or_never(future).expect("it waits")
+}
+
+pub struct Guest {
+    pub memories: Memories,
+    host: Host,
+    store: Option<(Store<Host>, Instance)>,
+    running: Option<Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send>>>,
+    sum: u64,
+    digest: u64,
+    count: u64,
+}
+
+impl Guest {
+    /// Where its memory is.
+    pub fn memory(&mut self) -> *const u8 {
+        let (store, instance) = self.store.as_mut().expect("it runs already");
+        instance.get_memory(&mut *store, "memory").unwrap().data_ptr(&*store)
+    }
+
+    /// Tells the guest of an event, without having it run.
+    pub fn send(&mut self, event: Event) {
+        let (_, a, b) = event.code();
+        self.count += 1;
+        self.digest = self.digest.wrapping_mul(DIGEST).wrapping_add(a ^ b.rotate_left(32));
+        let mut queues = self.host.0.lock();
+        queues.events.push_back(event);
+        if let Some(waker) = queues.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Has the guest run until it waits. Whether it is still there.
+    pub fn poll(&mut self, waker: &Waker) -> bool {
+        if let Some((mut store, instance)) = self.store.take() {
+            let run = self.memories.exclusive(async move {
+                let run = instance.get_typed_func::<(), ()>(&mut store, "run")?;
+                run.call_async(&mut store, ()).await
+            });
+            self.running = Some(Box::pin(run));
+        }
+        match self.running.as_mut().unwrap().as_mut().poll(&mut Context::from_waker(waker)) {
+            Poll::Pending => true,
+            Poll::Ready(result) => {
+                result.unwrap();
+                false
+            }
+        }
+    }
+
+    pub fn ask(&mut self, event: Event) -> u64 {
+        self.send(event);
+        assert!(self.poll(Waker::noop()));
+        let mut queues = self.host.0.lock();
+        let answer = queues.answers.pop_back().expect("no answer");
+        queues.answers.clear();
+        answer
+    }
+
+    /// Everything that was answered since.
+    pub fn answers(&self) -> Vec<u64> {
+        self.host.0.lock().answers.drain(..).collect()
+    }
+
+    pub fn write(&mut self, word: u64, value: u64) {
+        let before = self.ask(Event::Read { word });
+        self.account(word, before, value);
+        self.ask(Event::Write { word, value });
+    }
+
+    /// Keeps the host's own sum: a word of the heap has changed.
+    pub fn account(&mut self, word: u64, before: u64, value: u64) {
+        let weight = word.wrapping_mul(WEIGHT) | 1;
+        self.sum = self.sum.wrapping_add(weight.wrapping_mul(value.wrapping_sub(before)));
+    }
+
+    /// The guest's heap adds up, and it has seen every event in order.
+    pub fn is_sound(&mut self) -> bool {
+        let expected = (self.count + 1, {
+            let after_count = self.digest.wrapping_mul(DIGEST);
+            after_count.wrapping_mul(DIGEST)
+        });
+        let found = (self.ask(Event::Count), self.ask(Event::Digest));
+        self.ask(Event::Check) == 1 && found == expected
+    }
+}
+
+/// Files that this process has open in the directory.
+pub fn open_files(directory: &Path) -> usize {
+    // The kernel knows no symbolic links on the way.
+    let directory = directory.canonicalize().unwrap();
+    let open =
+        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    open.filter(|path| path.starts_with(&directory)).count()
+}

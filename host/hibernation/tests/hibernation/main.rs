@@ -1,0 +1,18 @@
+//! Guests that keep account of their memory, hibernated in every way, and what goes wrong meanwhile.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
+
+mod alone;
+mod directory;
+mod faults;
+mod guest;
+mod memory;
+mod sharing;
+mod stress;
+mod turns;

@@ -1,0 +1,116 @@
+//! Guests of one component have one image.
+
+use std::task::Waker;
+
+use crate::guest::{Event, HEAP, Kind, directory, open, open_files};
+
+/// A guest whose image has 30 pages of 64 KiB.
+fn kind_with_a_large_image() -> Kind {
+    let bytes: String = (0..30 << 16).map(|byte: u32| format!("\\{:02x}", byte % 251)).collect();
+    let data = format!("(data (i32.const {HEAP}) \"{bytes}\")\n  (global $heap");
+    Kind::of(
+        &include_str!("guest.wat").replace("2 64)", "32 64)").replace("(global $heap", &data),
+        crate::guest::RESERVATION,
+    )
+}
+
+const IMAGE: u64 = 30 << 16;
+
+#[test]
+fn guests_of_one_component_hold_its_image_once() {
+    let directory = directory();
+    let hibernation = open(&directory);
+    let kind = kind_with_a_large_image();
+    let mut guests: Vec<_> = (0..5).map(|_| kind.guest(&hibernation.memories())).collect();
+    for guest in &guests {
+        assert!(guest.memories.resident().unwrap().private >= IMAGE);
+        assert!(guest.memories.share("one").unwrap() >= IMAGE);
+        assert!(guest.memories.resident().unwrap().private <= 4 * 4096, "what is not worth an area of its own");
+    }
+    assert!(hibernation.disk_bytes() < 2 * IMAGE, "one file for all");
+    for guest in &mut guests {
+        assert_eq!(guest.ask(Event::Read { word: 100 }), image(100));
+    }
+}
+
+/// A word of the image.
+fn image(word: u64) -> u64 {
+    u64::from_le_bytes(std::array::from_fn(|byte| {
+        u8::try_from((word * 8 + u64::try_from(byte).unwrap()) % 251).unwrap()
+    }))
+}
+
+#[test]
+fn what_one_guest_writes_into_the_image_no_other_sees() {
+    let directory = directory();
+    let hibernation = open(&directory);
+    let kind = kind_with_a_large_image();
+    let mut guests: Vec<_> = (0..3).map(|_| kind.guest(&hibernation.memories())).collect();
+    for guest in &guests {
+        guest.memories.share("one").unwrap();
+    }
+    for round in 0..4_u64 {
+        for (number, guest) in (0..).zip(&mut guests) {
+            for word in words(round, number) {
+                guest.ask(Event::Write { word, value: 1_000 * number + round });
+            }
+            guest.memories.hibernate().unwrap();
+            assert_eq!(guest.memories.resident().unwrap().total(), 0);
+        }
+    }
+    for (number, guest) in (0..).zip(&mut guests) {
+        for word in 0..IMAGE / 8 {
+            guest.send(Event::Read { word });
+        }
+        assert!(guest.poll(Waker::noop()));
+        for (word, found) in (0..).zip(guest.answers()) {
+            let written = (0..4).rev().find(|round| words(*round, number).contains(&word));
+            let expected = written.map_or(image(word), |round| 1_000 * number + round);
+            assert_eq!(found, expected, "word {word} of guest {number}");
+        }
+    }
+}
+
+/// What a guest writes to in a round: pieces of the image stay shared, become too short to be shared, or are written again.
+fn words(round: u64, guest: u64) -> [u64; 3] {
+    [512 * (7 + 5 * round), 512 * (100 + 40 * round * guest), 512 * 300]
+}
+
+#[test]
+fn components_do_not_share_with_each_other_and_the_last_guest_takes_the_image_with_it() {
+    let directory = directory();
+    let hibernation = open(&directory);
+    let (one, other) = (kind_with_a_large_image(), Kind::new());
+    let (mut a, mut b) = (one.guest(&hibernation.memories()), other.guest(&hibernation.memories()));
+    a.memories.share("one").unwrap();
+    b.memories.share("other").unwrap();
+    assert!(b.is_sound() && a.ask(Event::Read { word: 1 }) == image(1));
+    assert_eq!(open_files(directory.path()), 2);
+    drop((a, b));
+    assert_eq!((open_files(directory.path()), hibernation.disk_bytes()), (0, 0));
+}
+
+#[test]
+fn a_digest_that_lies_costs_sharing_and_no_byte() {
+    let directory = directory();
+    let hibernation = open(&directory);
+    let (mut one, mut other) =
+        (kind_with_a_large_image().guest(&hibernation.memories()), Kind::new().guest(&hibernation.memories()));
+    one.memories.share("same").unwrap();
+    other.memories.share("same").unwrap();
+    assert!(other.is_sound());
+    assert_eq!(one.ask(Event::Read { word: 512 }), image(512));
+}
+
+#[test]
+fn sharing_later_or_twice_changes_nothing() {
+    let directory = directory();
+    let hibernation = open(&directory);
+    let mut guest = kind_with_a_large_image().guest(&hibernation.memories());
+    let shared = guest.memories.share("one").unwrap();
+    guest.ask(Event::Write { word: 0, value: 1 });
+    assert_eq!(guest.memories.share("one").unwrap(), shared);
+    guest.memories.hibernate().unwrap();
+    guest.memories.share("one").unwrap();
+    assert_eq!(guest.ask(Event::Read { word: 0 }), 1);
+}

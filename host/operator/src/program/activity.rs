@@ -1,0 +1,226 @@
+//! Whether a program has something to do: it computes, or an answer to it is under way.
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use wasm_operator_cluster::gateway::GuestGateway;
+use wasm_operator_core::dispatch::{ProgramRun, WakeReason};
+use wasm_operator_engine::{Turns, Usage};
+
+use crate::guest::Guest;
+use crate::host::Host;
+use crate::pool::Found;
+use crate::reconcile::ask_for_forecast;
+
+/// What is known of one run. Told by the thread that runs the program, and by the endpoint.
+pub(crate) struct Activity {
+    /// The host holds this.
+    host: Weak<Host>,
+    gateway: Arc<GuestGateway>,
+    guest: Arc<Guest>,
+    run: ProgramRun,
+    usage: OnceLock<Usage>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct State {
+    /// The program waits for the host.
+    waits: bool,
+    /// Requests whose answers are not there as a whole. Watches do not count: their answers never are.
+    under_way: usize,
+    /// Something was sent to the program since it became idle.
+    delivered: bool,
+    /// What the scheduler was told.
+    idle: bool,
+    /// How often it went on after it was idle: a hibernation that was decided before is for a program that is gone.
+    wakes: u64,
+    /// Its memory is on disk.
+    hibernated: bool,
+    /// What the program held when it was hibernated last, by its page faults.
+    held: u64,
+    /// It was hibernated, and has gone on since then.
+    woken: Option<(Instant, WakeReason)>,
+}
+
+impl State {
+    /// Whether the program has become idle.
+    fn rests(&mut self) -> bool {
+        let rests = self.waits && self.under_way == 0 && !self.idle;
+        if rests {
+            (self.idle, self.delivered) = (true, false);
+        }
+        rests
+    }
+
+    /// Whether the program was idle, and what ended that.
+    fn goes_on(&mut self) -> Option<WakeReason> {
+        self.waits = false;
+        if !std::mem::take(&mut self.idle) {
+            return None;
+        }
+        self.wakes = self.wakes.wrapping_add(1);
+        Some(if self.delivered { WakeReason::Event } else { WakeReason::Timer })
+    }
+}
+
+/// A request of the program, from its head to the end of its answer.
+pub(crate) struct UnderWay(Arc<Activity>);
+
+impl Activity {
+    pub(crate) fn new(host: &Arc<Host>, guest: Arc<Guest>, gateway: Arc<GuestGateway>, run: ProgramRun) -> Arc<Self> {
+        gateway.set_awake(true);
+        let (usage, state) = (OnceLock::new(), Mutex::default());
+        Arc::new(Self { host: Arc::downgrade(host), gateway, guest, run, usage, state })
+    }
+
+    /// Where to read what the program uses.
+    pub(crate) fn measure(&self, usage: Usage) {
+        // There is one program per run.
+        let _ = self.usage.set(usage);
+    }
+
+    /// The program sends a request: it is not idle until what this returns is dropped.
+    pub(crate) fn request(self: &Arc<Self>) -> UnderWay {
+        let mut state = self.state.lock();
+        state.under_way = state.under_way.saturating_add(1);
+        UnderWay(self.clone())
+    }
+
+    /// Something is sent to the program.
+    pub(crate) fn delivers(&self) {
+        self.state.lock().delivered = true;
+    }
+
+    /// The scheduler puts the program to sleep. None: it has gone on since.
+    pub(crate) fn to_be_hibernated(&self) -> Option<u64> {
+        let state = self.state.lock();
+        state.idle.then_some(state.wakes)
+    }
+
+    /// Whether it is idle as it was when it was to be hibernated.
+    pub(crate) fn is_still_idle(&self, wakes: u64) -> bool {
+        self.to_be_hibernated() == Some(wakes)
+    }
+
+    /// Its memory was written to disk. It may have gone on since.
+    pub(crate) fn hibernated(&self) {
+        let held = self.usage.get().map_or(0, Usage::private_bytes);
+        let mut state = self.state.lock();
+        if state.idle {
+            (state.hibernated, state.held) = (true, held);
+        }
+    }
+
+    fn rests(&self) {
+        // A bookmark would end the rest.
+        self.gateway.set_awake(false);
+        let Some(host) = self.host.upgrade() else { return };
+        if let Some(usage) = self.usage.get() {
+            host.metrics.memory(&self.guest.name, usage.memory_bytes());
+            let bytes = usage.private_bytes().saturating_sub(self.state.lock().held);
+            host.scheduler.mention(|dispatcher, _| {
+                dispatcher.set_instance_bytes(self.guest.id, bytes);
+                false
+            });
+        }
+        host.scheduler.tell(|dispatcher, now| dispatcher.program_waits(now, self.guest.id, self.run));
+        if host.forecasts.is_some() {
+            ask_for_forecast(&host, &self.guest);
+        }
+    }
+
+    fn works(&self, reason: WakeReason) {
+        self.gateway.set_awake(true);
+        let Some(host) = self.host.upgrade() else { return };
+        if reason == WakeReason::Event {
+            host.note_event(&self.guest, host.scheduler.now());
+        }
+        host.scheduler.tell(|dispatcher, now| dispatcher.program_works(now, self.guest.id, self.run, reason));
+    }
+
+    /// What the program touched first was read back from disk in this turn.
+    fn woke(&self, took: Duration, reason: WakeReason) {
+        let Some(host) = self.host.upgrade() else { return };
+        host.metrics.woke(&self.guest.name, Some(reason), Found::Component, took);
+        host.scheduler.mention(|dispatcher, _| {
+            dispatcher.woke(self.guest.id, took);
+            false
+        });
+    }
+}
+
+impl Turns for Activity {
+    fn begins(&self) {
+        let ended = {
+            let mut state = self.state.lock();
+            let ended = state.goes_on();
+            if let Some(reason) = ended
+                && std::mem::take(&mut state.hibernated)
+            {
+                state.woken = Some((Instant::now(), reason));
+            }
+            ended
+        };
+        if let Some(reason) = ended {
+            self.works(reason);
+        }
+    }
+
+    fn waits(&self) {
+        let (rests, woken) = {
+            let mut state = self.state.lock();
+            state.waits = true;
+            (state.rests(), state.woken.take())
+        };
+        if let Some((at, reason)) = woken {
+            self.woke(at.elapsed(), reason);
+        }
+        if rests {
+            self.rests();
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let rests = {
+            let mut state = self.0.state.lock();
+            state.under_way = state.under_way.saturating_sub(1);
+            state.rests()
+        };
+        if rests {
+            self.0.rests();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_idle_when_it_waits_and_no_answer_is_under_way() {
+        let mut state = State { under_way: 1, ..State::default() };
+        assert!(!state.rests(), "it computes");
+        state.waits = true;
+        assert!(!state.rests(), "an answer is under way");
+        state.under_way = 0;
+        assert!(state.rests());
+        assert!(!state.rests(), "it is said once");
+    }
+
+    #[test]
+    fn what_was_sent_since_it_became_idle_tells_an_event_from_a_timer() {
+        let mut state = State { waits: true, delivered: true, ..State::default() };
+        assert!(state.rests());
+        assert_eq!(state.goes_on(), Some(WakeReason::Timer), "what came before is no cause");
+        assert_eq!(state.goes_on(), None, "it was not idle");
+        state.waits = true;
+        assert!(state.rests());
+        state.delivered = true;
+        assert_eq!(state.goes_on(), Some(WakeReason::Event));
+    }
+}
