@@ -104,17 +104,14 @@ impl Memory {
     ///
     /// The guest does not run during this call.
     #[allow(unsafe_code)]
-    pub(crate) unsafe fn hibernate(
-        &self,
-        store: &Inner,
-        go_on: impl Fn() -> bool,
-    ) -> Result<Written, HibernateError> {
+    pub(crate) unsafe fn hibernate(&self, store: &Inner, go_on: impl Fn() -> bool) -> Result<Written, HibernateError> {
         let state = &mut *self.state.lock();
         if state.is_lost {
             return Err(HibernateError::Lost(rustix::io::Errno::FAULT.into()));
         }
         let length = self.pages();
-        let Scan { private, resident } = self.scan(&store.pagemap).map_err(HibernateError::io("read the page map for"))?;
+        let Scan { private, resident } =
+            self.scan(&store.pagemap).map_err(HibernateError::io("read the page map for"))?;
         if resident.is_empty() && private.is_empty() {
             if let Some(file) = &state.file {
                 // What was read ahead for a wake that did not come.
@@ -154,8 +151,7 @@ impl Memory {
         file.drop_cache();
         state.shared = plan.shared;
         if !is_first {
-            state.working_set =
-                resident.bridged(WORKING_SET_GAP).longest(WORKING_SET_RUNS, 1);
+            state.working_set = resident.bridged(WORKING_SET_GAP).longest(WORKING_SET_RUNS, 1);
         }
         Ok(Written { pages: written })
     }
