@@ -7,7 +7,13 @@
 //! hibernation leaves it; *warm* with all of it there. *Wake* is cold, and begins with reading what the wake before touched;
 //! *ahead* is the same, 50 ms before the event.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a program whose output is its purpose")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a program whose output is its purpose"
+)]
 
 #[allow(dead_code, unreachable_pub, missing_docs, reason = "shared with the tests")]
 #[path = "../tests/hibernation/guest.rs"]

@@ -6,8 +6,8 @@ use std::path::Path;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wasm_operator_hibernation::{HibernateError, Hibernation, Memories};
 
-use crate::alone::{in_a_process, system, with_mounts};
-use crate::guest::{Event, Guest, Kind, directory, open};
+use crate::alone::{directory, in_a_process, system, with_mounts};
+use crate::guest::{Event, Guest, Kind, open};
 
 /// Where the heap of 31 pages of 64 KiB has one that is to be written in a later round.
 const GROWN: u64 = 30;

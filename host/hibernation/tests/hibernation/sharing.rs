@@ -2,7 +2,8 @@
 
 use std::task::Waker;
 
-use crate::guest::{Event, Kind, directory, image, open, open_files};
+use crate::alone::directory;
+use crate::guest::{Event, Kind, image, open, open_files};
 
 const IMAGE: u64 = 30 << 16;
 

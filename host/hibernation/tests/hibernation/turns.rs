@@ -9,7 +9,8 @@ use std::thread;
 
 use wasm_operator_hibernation::HibernateError;
 
-use crate::guest::{Event, Kind, directory, engine, open, ready};
+use crate::alone::directory;
+use crate::guest::{Event, Kind, engine, open, ready};
 
 #[test]
 fn a_guest_that_runs_is_not_hibernated() {
