@@ -2,12 +2,18 @@
 //!
 //! `cargo run --release -p wasm-operator-hibernation --example hibernation -- DIRECTORY [WAKES]`
 //!
-//! A wake is an event after which the guest touches 2 % of its heap, always the same part, in pieces of 32 KiB. The first
-//! instruction is over when the guest has read one word of it. *Cold* is with nothing of the guest in the page cache, which is how a
-//! hibernation leaves it; *warm* with all of it there. *Wake* is cold, and begins with reading what the wake before touched;
-//! *ahead* is the same, 50 ms before the event.
+//! A wake is an event after which the guest touches 2 % of its heap, in pieces of 32 KiB. The first instruction is over when the
+//! guest has read one word of it. With a cold page cache, which is how a hibernation leaves it, everything is read from the disk: at the
+//! *first* wake page by page, at *later* ones, which touch the same, at once when the wake begins, and at *predicted* ones 50 ms
+//! before. *Warm* is with the whole guest in the page cache.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a program whose output is its purpose")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a program whose output is its purpose"
+)]
 
 #[allow(dead_code, unreachable_pub, missing_docs, reason = "shared with the tests")]
 #[path = "../tests/hibernation/guest.rs"]
@@ -34,11 +40,11 @@ const PIECE: u64 = 8;
 const AHEAD: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Cache {
-    Cold,
+enum Wake {
+    First,
+    Later,
+    Predicted,
     Warm,
-    Wake,
-    Ahead,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -49,14 +55,14 @@ fn main() -> anyhow::Result<()> {
     let wat = include_str!("../tests/hibernation/guest.wat").replace("2 64)", "2 4000)");
     let kind = Kind::of(&wat, 256 << 20);
     println!(
-        "heap    to sleep      written   later         written   asleep    cache  first instruction       2 % of the heap         faults"
+        "heap  to sleep                  later            asleep   wake        first instruction     2 % of the heap       faults"
     );
     println!(
-        "MB      ms            MB        ms            KiB       KiB              ms p50      ms p95      ms p50      ms p95      from disk"
+        "MB    ms p50    ms p95    MB    ms p50    KiB    bytes                ms p50     ms p95     ms p50     ms p95     from disk"
     );
     for megabytes in [1, 10, 90] {
-        for cache in [Cache::Cold, Cache::Warm, Cache::Wake, Cache::Ahead] {
-            row(&hibernation, &kind, megabytes, cache, wakes, Path::new(&directory))?;
+        for wake in [Wake::First, Wake::Later, Wake::Predicted, Wake::Warm] {
+            row(&hibernation, &kind, megabytes, wake, wakes, Path::new(&directory))?;
         }
     }
     Ok(())
@@ -66,63 +72,67 @@ fn row(
     hibernation: &Hibernation,
     kind: &Kind,
     megabytes: u64,
-    cache: Cache,
+    wake: Wake,
     wakes: usize,
     directory: &Path,
 ) -> anyhow::Result<()> {
-    let mut guest = kind.guest(&hibernation.memories());
-    guest.ask(Event::Grow { pages: megabytes * 16 });
-    guest.ask(Event::Fill { value: 1 });
-    let first = guest.memories.hibernate()?;
-    let asleep = guest.memories.resident()?.total();
     let pages = working_set(megabytes << 20);
-    let (mut instructions, mut works, mut laters, mut written) = (vec![], vec![], vec![], vec![]);
-    let mut faults = 0;
-    for wake in 0..=wakes {
-        match cache {
-            Cache::Cold | Cache::Wake => {}
-            Cache::Warm => warm(directory)?,
-            Cache::Ahead => {
+    let (mut sleeps, mut instructions, mut works, mut laters) = (vec![], vec![], vec![], vec![]);
+    let (mut written, mut written_later, mut asleep, mut faults) = (0, 0, 0, 0);
+    let mut kept = None;
+    for _ in 0..wakes {
+        // Each first wake needs a guest that never woke.
+        if wake == Wake::First || kept.is_none() {
+            drop(kept.take());
+            let mut guest = awake(hibernation, kind, megabytes);
+            let report = guest.memories.hibernate()?;
+            sleeps.push(report.microseconds as f64 / 1e3);
+            written = report.bytes;
+            if wake != Wake::First {
+                // From this one is learnt what the next ones touch.
+                work(&mut guest, &pages);
+                guest.memories.hibernate()?;
+            }
+            kept = Some(guest);
+        }
+        let Some(guest) = &mut kept else { continue };
+        asleep = guest.memories.resident()?.total();
+        match wake {
+            Wake::First | Wake::Later => {}
+            Wake::Predicted => {
                 guest.memories.prefetch()?;
                 thread::sleep(AHEAD);
             }
+            Wake::Warm => warm(directory)?,
         }
         let faults_before = major_faults()?;
         let start = Instant::now();
-        if cache == Cache::Wake {
-            guest.memories.prefetch()?;
-        }
         let word = pages.first().copied().unwrap_or(0) * PAGE / 8;
         guest.ask(Event::Read { word });
-        let instruction = start.elapsed();
-        work(&mut guest, &pages);
-        let work = start.elapsed();
+        instructions.push(milliseconds(start.elapsed()));
+        work(guest, &pages);
+        works.push(milliseconds(start.elapsed()));
         faults += major_faults()? - faults_before;
         let later = guest.memories.hibernate()?;
-        // From the first wake is learnt what the next ones touch.
-        if wake > 0 {
-            instructions.push(milliseconds(instruction));
-            works.push(milliseconds(work));
-            laters.push(later.microseconds as f64 / 1e3);
-            written.push(later.bytes as f64 / 1024.0);
-        } else {
-            faults = 0;
-        }
+        laters.push(later.microseconds as f64 / 1e3);
+        written_later = later.bytes;
     }
-    assert_eq!(guest.ask(Event::Check), 1, "the heap is not what it was");
-    let cache = match cache {
-        Cache::Cold => "cold",
-        Cache::Warm => "warm",
-        Cache::Wake => "wake",
-        Cache::Ahead => "ahead",
+    if let Some(mut guest) = kept {
+        assert_eq!(guest.ask(Event::Check), 1, "the heap is not what it was");
+    }
+    let wake = match wake {
+        Wake::First => "first",
+        Wake::Later => "later",
+        Wake::Predicted => "predicted",
+        Wake::Warm => "warm",
     };
     println!(
-        "{megabytes:<7} {:<13.2} {:<9.2} {:<13.2} {:<9.0} {:<9} {cache:<6} {:<11.3} {:<11.3} {:<11.3} {:<11.3} {:.1}",
-        first.microseconds as f64 / 1e3,
-        first.bytes as f64 / 1e6,
+        "{megabytes:<5} {:<9.2} {:<9.2} {:<5.1} {:<9.2} {:<6} {asleep:<8} {wake:<11} {:<10.3} {:<10.3} {:<10.3} {:<10.3} {:.1}",
+        quantile(&mut sleeps, 50),
+        quantile(&mut sleeps, 95),
+        written as f64 / 1e6,
         quantile(&mut laters, 50),
-        quantile(&mut written, 50),
-        asleep >> 10,
+        written_later >> 10,
         quantile(&mut instructions, 50),
         quantile(&mut instructions, 95),
         quantile(&mut works, 50),
@@ -130,6 +140,13 @@ fn row(
         faults as f64 / wakes as f64,
     );
     Ok(())
+}
+
+fn awake(hibernation: &Hibernation, kind: &Kind, megabytes: u64) -> Guest {
+    let mut guest = kind.guest(&hibernation.memories());
+    guest.ask(Event::Grow { pages: megabytes * 16 });
+    guest.ask(Event::Fill { value: 1 });
+    guest
 }
 
 /// The first pages of the pieces that a wake touches.

@@ -48,7 +48,7 @@ unsafe impl MemoryCreator for Creator {
         if ty.is_shared() {
             return Err("the component has a memory that several threads share, which cannot be hibernated".to_owned());
         }
-        if ty.page_size() % u64::try_from(PAGE_BYTES).unwrap_or(u64::MAX) != 0 {
+        if !ty.page_size().is_multiple_of(u64::try_from(PAGE_BYTES).unwrap_or(u64::MAX)) {
             return Err(format!(
                 "the component has a memory with pages of {} bytes, which cannot be hibernated",
                 ty.page_size()

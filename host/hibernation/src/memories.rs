@@ -1,5 +1,6 @@
 //! The memories of one guest.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ struct Inner {
     /// None for a guest that is never hibernated.
     hibernation: Option<Hibernation>,
     turn: Turn,
+    /// Since the last hibernation, nothing was read ahead.
+    sleeps: AtomicBool,
     /// In the order in which they were made.
     list: Mutex<Vec<Weak<Memory>>>,
 }
@@ -54,7 +57,12 @@ impl Resident {
 
 impl Memories {
     pub(crate) fn new(hibernation: Option<Hibernation>) -> Self {
-        Self(Arc::new(Inner { hibernation, turn: Turn::default(), list: Mutex::default() }))
+        Self(Arc::new(Inner {
+            hibernation,
+            turn: Turn::default(),
+            sleeps: AtomicBool::new(false),
+            list: Mutex::default(),
+        }))
     }
 
     /// For a guest that never reaches the disk.
@@ -73,6 +81,14 @@ impl Memories {
 
     pub(crate) fn turn(&self) -> &Turn {
         &self.0.turn
+    }
+
+    /// Called before the guest runs. All that it needed the last time is read at once, and not page by page.
+    pub(crate) fn wake(&self) {
+        if self.0.sleeps.load(Ordering::Relaxed) {
+            // Without it the guest is slower, and that is all.
+            let _ = self.prefetch();
+        }
     }
 
     pub(crate) fn is_same(&self, other: &Self) -> bool {
@@ -109,6 +125,7 @@ impl Memories {
             let written = unsafe { memory.hibernate(store, || !self.turn().is_wanted()) }?;
             pages = pages.saturating_add(written.pages);
         }
+        self.0.sleeps.store(true, Ordering::Relaxed);
         drop(turn);
         let microseconds = u64::try_from(now().saturating_sub(start).as_micros()).unwrap_or(u64::MAX);
         Ok(Report { pages: u64::try_from(pages).unwrap_or(u64::MAX), bytes: bytes(pages), microseconds })
@@ -134,7 +151,10 @@ impl Memories {
 
     /// Has the kernel read what the last wake touched, before the next one touches it. Does not wait for the disk. Returns the
     /// bytes that it was told of: none before the second hibernation, from which on there is a wake to learn from.
+    ///
+    /// For wakes that are predicted: every other wake begins with it.
     pub fn prefetch(&self) -> Result<u64, HibernateError> {
+        self.0.sleeps.store(false, Ordering::Relaxed);
         let mut pages = 0_usize;
         for memory in self.live() {
             pages = pages.saturating_add(memory.prefetch()?);

@@ -121,6 +121,7 @@ impl<F: Future> Future for Exclusive<F> {
             return future.as_mut().poll(context);
         }
         let Some(_turn) = memories.turn().for_guest(context.waker()) else { return Poll::Pending };
+        memories.wake();
         let _entered = Entered::new(memories);
         future.as_mut().poll(context)
     }

@@ -1,6 +1,15 @@
 //! What hibernation does to one guest's memory.
 
-use crate::guest::{Event, Kind, directory, open, open_files};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use tokio::time::Instant;
+
+use crate::alone::directory;
+use crate::guest::{Event, HEAP, Kind, open, open_files};
 
 const PAGE: u64 = 4 << 10;
 const WORDS_OF_A_PAGE: u64 = PAGE / 8;
@@ -142,4 +151,46 @@ fn what_a_wake_touched_is_read_ahead_of_the_next_one() {
     guest.memories.hibernate().unwrap();
     assert_eq!(guest.memories.prefetch().unwrap(), read);
     assert!(guest.is_sound());
+}
+
+#[test]
+fn every_wake_begins_with_reading_what_the_last_one_touched() {
+    let directory = directory();
+    let mut guest = Kind::new().guest(&open(&directory).memories());
+    guest.ask(Event::Grow { pages: 60 });
+    guest.ask(Event::Fill { value: 1 });
+    guest.memories.hibernate().unwrap();
+    for page in [100, 300, 500, 900] {
+        guest.ask(Event::Read { word: page * WORDS_OF_A_PAGE });
+    }
+    guest.memories.hibernate().unwrap();
+    let heap = HEAP / 4096;
+    let touched = [100, 300, 500, 900].map(|page| heap + page);
+    let are_cached = || cached_pages(directory.path()).is_superset(&touched.into());
+    assert!(touched.iter().all(|page| !cached_pages(directory.path()).contains(page)), "it sleeps");
+    guest.ask(Event::Happened { number: 1 });
+    // The disk takes its time.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !are_cached() {
+        assert!(Instant::now() < deadline, "{:?}", cached_pages(directory.path()));
+        std::thread::yield_now();
+    }
+}
+
+/// Pages of the directory's one open file that the page cache holds.
+#[allow(unsafe_code)]
+fn cached_pages(directory: &Path) -> BTreeSet<usize> {
+    let directory = directory.canonicalize().unwrap();
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+    let mut ours = open.filter(|path| std::fs::read_link(path).is_ok_and(|file| file.starts_with(&directory)));
+    let file = File::open(ours.next().unwrap()).unwrap();
+    let bytes = usize::try_from(file.metadata().unwrap().len()).unwrap();
+    let mut cached = vec![0; bytes / 4096];
+    // SAFETY: a new mapping that is not read from and is unmapped at once; the kernel writes a byte for each of its pages.
+    unsafe {
+        let mapping = mmap(std::ptr::null_mut(), bytes, ProtFlags::READ, MapFlags::SHARED, &file, 0).unwrap();
+        assert_eq!(libc::mincore(mapping, bytes, cached.as_mut_ptr()), 0);
+        munmap(mapping, bytes).unwrap();
+    }
+    (0..).zip(cached).filter(|(_, page)| page & 1 == 1).map(|(page, _)| page).collect()
 }
