@@ -6,6 +6,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::timeout;
+use wasm_operator_core::backoff::Backoff;
 use wasm_operator_core::history::Expired;
 use wasm_operator_core::object::ResourceVersion;
 use wasm_operator_core::selector::FieldSelector;
@@ -73,8 +74,8 @@ impl Informers {
         if !self.may_feed(&user, &scope, name.as_deref()).await.ok()? {
             return None;
         }
-        let source = self.sources(&scope, Some(&user)).await.ok()?.into_iter().next()?;
-        let running = self.open_for_watches(source);
+        let running = self.running_for(&scope, &user).await.ok()??;
+        running.stream.want_history();
         scope.representation = running.stream.source.representation;
         let feed = Feed { informers: self.clone(), running, scope, filter, user, name };
         timeout(SYNC_PATIENCE, feed.listed()).await.ok()?.then_some(feed)
@@ -85,12 +86,15 @@ impl Informers {
         self.may_watch(Some(user), &scope.resource, namespace, name).await
     }
 
-    /// Opens the stream, or that of the whole objects where there is one and metadata is asked for.
-    fn open_for_watches(&self, source: Source) -> Arc<Running> {
-        let whole = Source { representation: Representation::Full, ..source.clone() };
-        let running = self.opened(&whole).unwrap_or_else(|| self.open(source));
-        running.stream.want_history();
-        running
+    /// The stream for this scope. Metadata comes from whole objects where somebody has them anyway.
+    async fn running_for(&self, scope: &Scope, user: &Arc<str>) -> Result<Option<Arc<Running>>, Unanswered> {
+        let whole = Scope { representation: Representation::Full, ..scope.clone() };
+        let source = self.sources(&whole, Some(user)).await?.into_iter().next();
+        if let Some(running) = source.and_then(|source| self.opened(&source)) {
+            return Ok(Some(running));
+        }
+        let source = self.sources(scope, Some(user)).await?.into_iter().next();
+        Ok(source.map(|source| self.open(source)))
     }
 }
 
@@ -111,9 +115,8 @@ impl Feed {
         loop {
             moved.borrow_and_update();
             match stream.state() {
-                SubscriptionState::Synced | SubscriptionState::Restarting => return true,
-                SubscriptionState::Parked { .. } => return false,
                 SubscriptionState::Syncing => {}
+                state => return state.is_basis(),
             }
             if moved.changed().await.is_err() {
                 return false;
@@ -136,9 +139,10 @@ impl Feed {
         self.informers.may_feed(&self.user, &self.scope, self.name.as_deref()).await
     }
 
-    /// How often that is to be asked.
+    /// How long to wait until that is asked again: guests that start together do not ask together.
     pub(crate) fn recheck(&self) -> Duration {
-        self.informers.shared.options.recheck
+        let recheck = self.informers.shared.options.recheck;
+        Backoff { base: recheck, max: recheck }.delay(0, &mut self.informers.random())
     }
 
     /// How long a stream may take to reach a version that the server has: it sends a bookmark every minute.

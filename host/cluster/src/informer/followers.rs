@@ -101,3 +101,6 @@ impl Followers {
         self.history.as_ref().map(|history| history.expired(version))
     }
 }
+
+#[cfg(test)]
+mod tests;

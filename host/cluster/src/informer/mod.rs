@@ -94,6 +94,11 @@ impl SubscriptionState {
             Self::Parked { has_objects, .. } => *has_objects,
         }
     }
+
+    /// Whether the objects are a basis for answers: listed, and somebody may and does follow them.
+    pub(crate) fn is_basis(&self) -> bool {
+        matches!(self, Self::Synced | Self::Restarting)
+    }
 }
 
 /// What a parked subscription waits for.

@@ -112,8 +112,7 @@ impl Stream {
     ) -> Option<Result<(u64, Arc<Watcher>), Expired>> {
         let mut inner = self.inner.lock();
         let Inner { store, state, followers, .. } = &mut *inner;
-        let is_basis = matches!(state, SubscriptionState::Synced | SubscriptionState::Restarting);
-        let (true, Some(position), Some(history)) = (is_basis, store.position(), followers.history()) else {
+        let (true, Some(position), Some(history)) = (state.is_basis(), store.position(), followers.history()) else {
             return None;
         };
         let backlog = match start {

@@ -81,16 +81,9 @@ struct State<'a> {
     source: &'a Source,
 }
 
-impl State<'_> {
-    /// Whether it is a basis for answers: listed, and not parked.
-    fn is_basis(&self) -> bool {
-        matches!(self.state, SubscriptionState::Synced | SubscriptionState::Restarting)
-    }
-}
-
 impl View for State<'_> {
     fn position(&self) -> Option<ResourceVersion> {
-        self.store.position().filter(|_| self.is_basis()).cloned()
+        self.store.position().filter(|_| self.state.is_basis()).cloned()
     }
 
     fn held(&self, object: &ObjectRef) -> Option<Held> {

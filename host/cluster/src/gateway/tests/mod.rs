@@ -3,6 +3,7 @@
 mod cached;
 mod requests;
 mod resend;
+mod watches;
 
 use std::collections::BTreeMap;
 

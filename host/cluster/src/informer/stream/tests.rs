@@ -201,7 +201,7 @@ fn a_parked_stream_is_no_basis_for_answers() {
     let stream = stream();
     let is_current = || {
         let mut current = false;
-        stream.read(|_, is_current| current = is_current);
+        stream.read(|_, state| current = state.is_basis());
         current
     };
     assert!(!is_current());

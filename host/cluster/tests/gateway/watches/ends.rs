@@ -202,6 +202,24 @@ async fn what_a_stream_cannot_serve_is_the_servers_to_answer() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_watch_that_the_server_serves_lasts_as_well() -> Result<()> {
+    let stage = Stage::new("watches-forwarded").await?;
+    stage.grant_all("a").await?;
+    let mut access = stage.watching_access("a", "a")?;
+    access.limits.request_milliseconds = 2_000;
+    access.limits.requests_in_flight = 1;
+    let guest = crate::stage::Guest(stage.gateway.guest(access)?);
+    let path = stage.path("serviceaccounts?watch=1&fieldSelector=metadata.name%3Dlate");
+    let (mut first, mut second) = (guest.watch(&path).await?, guest.watch(&path).await?);
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "late" } });
+    stage.direct("POST", &stage.path("serviceaccounts"), &account).await?.expect(201)?;
+    first.expect("ADDED late ").await?;
+    second.expect("ADDED late ").await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_restarted_api_server_is_not_noticed() -> Result<()> {
     let mut control_plane = ControlPlane::start(ControlPlaneOptions::default().without_controller_manager()).await?;
     let stage = Stage::on(config_of(&control_plane.kubeconfig()).await?, "watches", Options::default()).await?;
