@@ -7,7 +7,13 @@
 //! hibernation leaves it; *warm* with all of it there. *Wake* is cold, and begins with reading what the wake before touched;
 //! *ahead* is the same, 50 ms before the event.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a program whose output is its purpose")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a program whose output is its purpose"
+)]
 
 #[allow(dead_code, unreachable_pub, missing_docs, reason = "shared with the tests")]
 #[path = "../tests/hibernation/guest.rs"]
@@ -48,8 +54,12 @@ fn main() -> anyhow::Result<()> {
     let hibernation = Hibernation::open(Path::new(&directory), 1 << 30)?;
     let wat = include_str!("../tests/hibernation/guest.wat").replace("2 64)", "2 4000)");
     let kind = Kind::of(&wat, 256 << 20);
-    println!("heap    to sleep      written   later         written   asleep    cache  first instruction       2 % of the heap         faults");
-    println!("MB      ms            MB        ms            KiB       KiB              ms p50      ms p95      ms p50      ms p95      from disk");
+    println!(
+        "heap    to sleep      written   later         written   asleep    cache  first instruction       2 % of the heap         faults"
+    );
+    println!(
+        "MB      ms            MB        ms            KiB       KiB              ms p50      ms p95      ms p50      ms p95      from disk"
+    );
     for megabytes in [1, 10, 90] {
         for cache in [Cache::Cold, Cache::Warm, Cache::Wake, Cache::Ahead] {
             row(&hibernation, &kind, megabytes, cache, wakes, Path::new(&directory))?;

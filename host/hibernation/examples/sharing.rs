@@ -25,7 +25,9 @@ fn main() -> wasmtime::Result<()> {
     configure(&mut config, RESERVATION);
     let engine = Engine::new(&config)?;
     println!("KiB of linear memory per instance ({INSTANCES} of each)");
-    println!("copied    private when shared    of files    asleep    on disk in all    first ms    others ms    component");
+    println!(
+        "copied    private when shared    of files    asleep    on disk in all    first ms    others ms    component"
+    );
     for path in arguments {
         let component = Component::from_file(&engine, &path)?;
         let mut linker = Linker::<()>::new(&engine);
@@ -42,7 +44,11 @@ fn main() -> wasmtime::Result<()> {
             let start = tokio::time::Instant::now();
             memories.share(&path)?;
             let took = start.elapsed().as_secs_f64() * 1e3;
-            if number == 0 { first = took } else { others += took }
+            if number == 0 {
+                first = took
+            } else {
+                others += took
+            }
             private += memories.resident()?.private;
             file += memories.resident()?.file;
             instances.push((memories, store));

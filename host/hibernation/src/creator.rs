@@ -48,11 +48,16 @@ unsafe impl MemoryCreator for Creator {
         if ty.is_shared() {
             return Err("the component has a memory that several threads share, which cannot be hibernated".to_owned());
         }
-        if ty.page_size() % u64::try_from(PAGE_BYTES).unwrap_or(u64::MAX) != 0 {
-            return Err(format!("the component has a memory with pages of {} bytes, which cannot be hibernated", ty.page_size()));
+        if !ty.page_size().is_multiple_of(u64::try_from(PAGE_BYTES).unwrap_or(u64::MAX)) {
+            return Err(format!(
+                "the component has a memory with pages of {} bytes, which cannot be hibernated",
+                ty.page_size()
+            ));
         }
         if minimum > reserved {
-            return Err(format!("the component needs {minimum} bytes of memory to begin with; guests that can be hibernated have at most {reserved}"));
+            return Err(format!(
+                "the component needs {minimum} bytes of memory to begin with; guests that can be hibernated have at most {reserved}"
+            ));
         }
         let capacity = maximum.map_or(reserved, |maximum| maximum.min(reserved));
         let memory = Memory::new(minimum, capacity, reserved, guard_size_in_bytes)

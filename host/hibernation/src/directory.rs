@@ -110,7 +110,7 @@ fn prepare(path: &Path) -> Result<(), OpenError> {
         return Err(OpenError::NotOurs { path: path.to_owned(), owner, mode, user });
     }
     let in_memory = |filesystem| OpenError::InMemory { path: path.to_owned(), filesystem };
-    match i64::from(fstatfs(&directory).map_err(|error| failed(error.into()))?.f_type) {
+    match fstatfs(&directory).map_err(|error| failed(error.into()))?.f_type {
         TMPFS => return Err(in_memory("tmpfs")),
         RAMFS => return Err(in_memory("ramfs")),
         OVERLAY if !extents::are_known(&tempfile::tempfile_in(path).map_err(failed)?) => {

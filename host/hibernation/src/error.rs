@@ -61,7 +61,9 @@ pub enum HibernateError {
     #[error("the guest was needed before it was written")]
     Wanted,
     /// All guests together have as much on disk as they may. The administrator can raise the budget.
-    #[error("writing the guest takes {needed} bytes, and {used} of the {budget} bytes for hibernated guests are in use")]
+    #[error(
+        "writing the guest takes {needed} bytes, and {used} of the {budget} bytes for hibernated guests are in use"
+    )]
     Budget {
         /// Bytes that this guest would add.
         needed: u64,

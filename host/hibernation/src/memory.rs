@@ -104,17 +104,14 @@ impl Memory {
     ///
     /// The guest does not run during this call.
     #[allow(unsafe_code)]
-    pub(crate) unsafe fn hibernate(
-        &self,
-        store: &Inner,
-        go_on: impl Fn() -> bool,
-    ) -> Result<Written, HibernateError> {
+    pub(crate) unsafe fn hibernate(&self, store: &Inner, go_on: impl Fn() -> bool) -> Result<Written, HibernateError> {
         let state = &mut *self.state.lock();
         if state.is_lost {
             return Err(HibernateError::Lost(rustix::io::Errno::FAULT.into()));
         }
         let length = self.pages();
-        let Scan { private, resident } = self.scan(&store.pagemap).map_err(HibernateError::io("read the page map for"))?;
+        let Scan { private, resident } =
+            self.scan(&store.pagemap).map_err(HibernateError::io("read the page map for"))?;
         if resident.is_empty() && private.is_empty() {
             if let Some(file) = &state.file {
                 // What was read ahead for a wake that did not come.
@@ -130,22 +127,18 @@ impl Memory {
         };
         // SAFETY: the guest does not run during this call.
         let saved = file.save(length, &plan.write, |run| unsafe { self.content(run) }, go_on);
-        // Of a first attempt that failed nothing is mapped, so its file can go. Later, the file holds what the memory holds
-        // wherever it is mapped, and otherwise does not matter.
-        let file = if saved.is_err() && is_first { None } else { Some(&*state.file.insert(file)) };
+        if saved.is_err() && is_first {
+            // Nothing of it is mapped, so it can go.
+            return saved.map(|pages| Written { pages });
+        }
+        // From the second time on, the file holds what the memory holds wherever it is mapped, and otherwise does not matter.
+        let file = &*state.file.insert(file);
         let written = saved?;
-        let Some(file) = file else { return Ok(Written { pages: 0 }) };
         for run in plan.map.iter() {
             // SAFETY: the guest does not run. The file now holds the run's private pages as they are, its saved pages from
             // earlier, and holes for pages that were never touched. `save` made it long enough, nothing ever shortens it,
             // and it is only ever written to from the same pages of this memory.
-            if let Err(error) = unsafe { self.region.map(&run, file.file()) } {
-                if self.region.is_whole(&run) {
-                    return Err(HibernateError::io("map")(error));
-                }
-                state.is_lost = true;
-                return Err(HibernateError::Lost(error));
-            }
+            unsafe { self.map(&run, file, &mut state.is_lost) }?;
         }
         for run in plan.shared.iter() {
             // SAFETY: these pages are mapped from the image and not private.
@@ -154,10 +147,23 @@ impl Memory {
         file.drop_cache();
         state.shared = plan.shared;
         if !is_first {
-            state.working_set =
-                resident.bridged(WORKING_SET_GAP).longest(WORKING_SET_RUNS, 1);
+            state.working_set = resident.bridged(WORKING_SET_GAP).longest(WORKING_SET_RUNS, 1);
         }
         Ok(Written { pages: written })
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Region::map`].
+    #[allow(unsafe_code)]
+    unsafe fn map(&self, run: &Range<usize>, file: &SparseFile, is_lost: &mut bool) -> Result<(), HibernateError> {
+        // SAFETY: the caller answers for it.
+        let Err(error) = (unsafe { self.region.map(run, file.file()) }) else { return Ok(()) };
+        if self.region.is_whole(run) {
+            return Err(HibernateError::io("map")(error));
+        }
+        *is_lost = true;
+        Err(HibernateError::Lost(error))
     }
 
     /// Has the kernel begin to read the pages that the last wake touched. Returns how many.
@@ -196,13 +202,7 @@ impl Memory {
         for run in worth_sharing(&equal).iter() {
             // SAFETY: the guest does not run. The file holds the same in these pages, which were compared, so it is long
             // enough, and it is never written to again.
-            if let Err(error) = unsafe { self.region.map(&run, base.file.file()) } {
-                if self.region.is_whole(&run) {
-                    return Err(HibernateError::io("map")(error));
-                }
-                state.is_lost = true;
-                return Err(HibernateError::Lost(error));
-            }
+            unsafe { self.map(&run, &base.file, &mut state.is_lost) }?;
             state.shared.push(run);
         }
         state.base = Some(base);

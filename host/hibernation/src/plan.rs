@@ -47,12 +47,12 @@ mod tests {
     fn a_memory_without_an_image_is_mapped_as_a_whole_and_written_where_it_is_private() {
         let private = runs(&[2..3, 7..9]);
         let plan = plan(20, &private, &Runs::default());
-        assert_eq!(plan, Plan { write: private, map: runs(&[0..20]), shared: Runs::default() });
+        assert_eq!(plan, Plan { write: private, map: Runs::from(0..20), shared: Runs::default() });
     }
 
     #[test]
     fn what_is_left_of_a_shared_run_is_kept_or_written_but_never_taken_for_zero() {
-        let plan = plan(100, &runs(&[12..13, 40..41, 90..91]), &runs(&[10..50]));
+        let plan = plan(100, &runs(&[12..13, 40..41, 90..91]), &Runs::from(10..50));
         assert_eq!(plan.shared, runs(&[13..40, 41..50]));
         assert_eq!(plan.write, runs(&[10..13, 40..41, 90..91]), "10..12 is too short to be kept, so it is copied");
         assert_eq!(plan.map, runs(&[0..13, 40..41, 50..100]));
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn many_holes_in_the_image_do_not_make_many_areas() {
         let private = (0..200).map(|run| run * 10..run * 10 + 1).collect();
-        let plan = plan(2_000, &private, &runs(&[0..2_000]));
+        let plan = plan(2_000, &private, &Runs::from(0..2_000));
         assert_eq!(plan.shared.iter().count(), SHARED_RUNS);
         assert_eq!(plan.write, Runs::from(0..2_000).minus(&plan.shared));
         assert_eq!(plan.map, plan.write);

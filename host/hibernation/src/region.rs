@@ -24,10 +24,12 @@ impl Region {
     /// Reserves addresses that nothing can be read from or written to: `reserved` bytes between guards, all whole pages.
     #[allow(unsafe_code)]
     pub(crate) fn reserve(reserved: usize, guard: usize) -> io::Result<Self> {
-        let mapped = guard.checked_mul(2).and_then(|guards| guards.checked_add(reserved)).ok_or(rustix::io::Errno::NOMEM)?;
+        let mapped =
+            guard.checked_mul(2).and_then(|guards| guards.checked_add(reserved)).ok_or(rustix::io::Errno::NOMEM)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: the kernel chooses an address where nothing is mapped.
-        let mapping = unsafe { mmap_anonymous(ptr::null_mut(), mapped, ProtFlags::empty(), flags) }?.expose_provenance();
+        let mapping =
+            unsafe { mmap_anonymous(ptr::null_mut(), mapped, ProtFlags::empty(), flags) }?.expose_provenance();
         let region = Self { mapping, mapped, base: mapping.saturating_add(guard), reserved };
         // One touched byte would otherwise cost 2 MiB where huge pages are always on. Fails where the kernel has none.
         // SAFETY: the addresses are this region's own; the advice changes no content.

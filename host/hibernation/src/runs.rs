@@ -140,7 +140,7 @@ mod tests {
         let runs = Runs(vec![0..1, 3..4, 7..9]);
         assert_eq!(runs.bridged(1), runs);
         assert_eq!(runs.bridged(2), Runs(vec![0..4, 7..9]));
-        assert_eq!(runs.bridged(3), Runs(vec![0..9]));
+        assert_eq!(runs.bridged(3), Runs::from(0..9));
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! Tests that change their process: they run as the only test of a process of their own.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+
+use tempfile::TempDir;
 
 const ALONE: &str = "HIBERNATION_TEST_ALONE";
 
@@ -9,7 +13,7 @@ fn is_alone() -> bool {
 }
 
 /// Runs the body in a process that runs the test with this name and nothing else.
-pub fn in_a_process(name: &str, body: impl FnOnce()) {
+pub(crate) fn in_a_process(name: &str, body: impl FnOnce()) {
     if is_alone() {
         return body();
     }
@@ -17,7 +21,7 @@ pub fn in_a_process(name: &str, body: impl FnOnce()) {
 }
 
 /// The same, where the body can mount what it wants. Only root can.
-pub fn with_mounts(name: &str, body: impl FnOnce()) {
+pub(crate) fn with_mounts(name: &str, body: impl FnOnce()) {
     if is_alone() {
         return body();
     }
@@ -38,7 +42,13 @@ fn run(mut command: Command, name: &str) {
 }
 
 /// Runs a program that must succeed.
-pub fn system(program: &str, arguments: &[&str]) {
+pub(crate) fn system(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// On a disk, unlike `/tmp` on many machines.
+pub(crate) fn directory() -> TempDir {
+    let permissions = Permissions::from_mode(0o700);
+    tempfile::Builder::new().permissions(permissions).tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use wasm_operator_hibernation::{Hibernation, OpenError};
 
-use crate::alone::{system, with_mounts};
-use crate::guest::{Event, Kind, directory, open};
+use crate::alone::{directory, system, with_mounts};
+use crate::guest::{Event, Kind, open};
 
 fn refusal(path: &Path) -> OpenError {
     Hibernation::open(path, 1 << 30).err().expect("it was not refused")

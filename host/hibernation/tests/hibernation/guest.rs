@@ -13,38 +13,36 @@ use wasm_operator_hibernation::{Hibernation, Memories, configure};
 use wasmtime::{Caller, Config, Engine, Instance, Linker, Module, Store};
 
 /// What a guest may grow to, with one page of 64 KiB to spare above the 64 of `guest.wat`.
-pub const RESERVATION: u64 = 65 << 16;
+pub(crate) const RESERVATION: u64 = 65 << 16;
 const WEIGHT: u64 = 0x9e37_79b9_7f4a_7c15;
 const DIGEST: u64 = 0x2545_f491_4f6c_dd1d;
 /// The heap begins behind the first page of 64 KiB.
-pub const HEAP: usize = 64 << 10;
+pub(crate) const HEAP: usize = 64 << 10;
 
-/// On a disk, unlike `/tmp` on many machines.
-pub fn directory() -> TempDir {
-    use std::os::unix::fs::PermissionsExt;
-    let permissions = std::fs::Permissions::from_mode(0o700);
-    tempfile::Builder::new().permissions(permissions).tempdir_in(option_env!("CARGO_TARGET_TMPDIR").unwrap()).unwrap()
-}
-
-pub fn open(directory: &TempDir) -> Hibernation {
+pub(crate) fn open(directory: &TempDir) -> Hibernation {
     Hibernation::open(directory.path(), 1 << 40).unwrap()
 }
 
-pub fn engine(reservation: u64) -> Engine {
+pub(crate) fn engine(reservation: u64) -> Engine {
     let mut config = Config::new();
     configure(&mut config, reservation);
     Engine::new(&config).unwrap()
 }
 
+/// A word of the image of [`Kind::with_image`].
+pub(crate) fn image(word: u64) -> u64 {
+    u64::from_le_bytes(std::array::from_fn(|byte| u8::try_from((word * 8 + byte as u64) % 251).unwrap()))
+}
+
 /// What makes guests: compiled once for many.
-pub struct Kind {
+pub(crate) struct Kind {
     engine: Engine,
     module: Module,
     linker: Linker<Host>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     End,
     Write { word: u64, value: u64 },
     Read { word: u64 },
@@ -84,11 +82,24 @@ struct Queues {
 }
 
 impl Kind {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::of(include_str!("guest.wat"), RESERVATION)
     }
 
-    pub fn of(wat: &str, reservation: u64) -> Self {
+    /// Of a guest whose image has so many pages of 64 KiB, see [`image`].
+    pub(crate) fn with_image(pages: u64) -> Self {
+        let bytes: String = (0..pages << 16).map(|byte| format!("\\{:02x}", byte % 251)).collect();
+        let data = format!("(data (i32.const {HEAP}) \"{bytes}\")\n  (global $heap");
+        // What `$weight` of the guest gives.
+        let weigh = |word: u64| (word.wrapping_mul(WEIGHT) | 1).wrapping_mul(image(word));
+        let sum = (0..pages << 13).fold(0_u64, |sum, word| sum.wrapping_add(weigh(word)));
+        let sum: String = sum.to_le_bytes().iter().map(|byte| format!("\\{byte:02x}")).collect();
+        let memory = format!("{} 64)\n  (data (i32.const 0) \"{sum}\")", pages + 1);
+        let wat = include_str!("guest.wat").replace("2 64)", &memory).replace("(global $heap", &data);
+        Self::of(&wat, RESERVATION)
+    }
+
+    pub(crate) fn of(wat: &str, reservation: u64) -> Self {
         let engine = engine(reservation);
         let module = Module::new(&engine, wat::parse_str(wat).unwrap()).unwrap();
         let mut linker = Linker::new(&engine);
@@ -113,38 +124,31 @@ impl Kind {
         Self { engine, module, linker }
     }
 
-    pub fn guest(&self, memories: &Memories) -> Guest {
+    pub(crate) fn guest(&self, memories: &Memories) -> Guest {
         let host = Host::default();
         let mut store = Store::new(&self.engine, host.clone());
         let instance = ready(memories.exclusive(self.linker.instantiate_async(&mut store, &self.module))).unwrap();
-        Guest { memories: memories.clone(), host, store: Some((store, instance)), running: None, sum: 0, digest: 0, count: 0 }
+        Guest { memories: memories.clone(), host, store: Some((store, instance)), running: None, digest: 0, count: 0 }
     }
 }
 
 /// Of a future that never waits.
-pub fn ready<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn ready<T>(future: impl Future<Output = T>) -> T {
     futures::FutureExt::now_or_never(future).expect("it waits")
 }
 
-pub struct Guest {
-    pub memories: Memories,
+pub(crate) struct Guest {
+    pub(crate) memories: Memories,
     host: Host,
     store: Option<(Store<Host>, Instance)>,
     running: Option<Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send>>>,
-    sum: u64,
     digest: u64,
     count: u64,
 }
 
 impl Guest {
-    /// Where its memory is.
-    pub fn memory(&mut self) -> *const u8 {
-        let (store, instance) = self.store.as_mut().expect("it runs already");
-        instance.get_memory(&mut *store, "memory").unwrap().data_ptr(&*store)
-    }
-
     /// Tells the guest of an event, without having it run.
-    pub fn send(&mut self, event: Event) {
+    pub(crate) fn send(&mut self, event: Event) {
         let (_, a, b) = event.code();
         self.count += 1;
         self.digest = self.digest.wrapping_mul(DIGEST).wrapping_add(a ^ b.rotate_left(32));
@@ -156,7 +160,7 @@ impl Guest {
     }
 
     /// Has the guest run until it waits. Whether it is still there.
-    pub fn poll(&mut self, waker: &Waker) -> bool {
+    pub(crate) fn poll(&mut self, waker: &Waker) -> bool {
         if let Some((mut store, instance)) = self.store.take() {
             let run = self.memories.exclusive(async move {
                 let run = instance.get_typed_func::<(), ()>(&mut store, "run")?;
@@ -173,7 +177,7 @@ impl Guest {
         }
     }
 
-    pub fn ask(&mut self, event: Event) -> u64 {
+    pub(crate) fn ask(&mut self, event: Event) -> u64 {
         self.send(event);
         assert!(self.poll(Waker::noop()));
         let mut queues = self.host.0.lock();
@@ -183,37 +187,28 @@ impl Guest {
     }
 
     /// Everything that was answered since.
-    pub fn answers(&self) -> Vec<u64> {
+    pub(crate) fn answers(&self) -> Vec<u64> {
         self.host.0.lock().answers.drain(..).collect()
     }
 
-    pub fn write(&mut self, word: u64, value: u64) {
-        let before = self.ask(Event::Read { word });
-        self.account(word, before, value);
+    pub(crate) fn write(&mut self, word: u64, value: u64) {
         self.ask(Event::Write { word, value });
     }
 
-    /// Keeps the host's own sum: a word of the heap has changed.
-    pub fn account(&mut self, word: u64, before: u64, value: u64) {
-        let weight = word.wrapping_mul(WEIGHT) | 1;
-        self.sum = self.sum.wrapping_add(weight.wrapping_mul(value.wrapping_sub(before)));
-    }
-
     /// The guest's heap adds up, and it has seen every event in order.
-    pub fn is_sound(&mut self) -> bool {
-        let expected = (self.count + 1, {
-            let after_count = self.digest.wrapping_mul(DIGEST);
-            after_count.wrapping_mul(DIGEST)
-        });
+    pub(crate) fn is_sound(&mut self) -> bool {
+        // These two questions are events themselves.
+        let expected = (self.count + 1, self.digest.wrapping_mul(DIGEST).wrapping_mul(DIGEST));
         let found = (self.ask(Event::Count), self.ask(Event::Digest));
         self.ask(Event::Check) == 1 && found == expected
     }
 }
 
 /// Files that this process has open in the directory.
-pub fn open_files(directory: &Path) -> usize {
+pub(crate) fn open_files(directory: &Path) -> usize {
     // The kernel knows no symbolic links on the way.
     let directory = directory.canonicalize().unwrap();
-    let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let open =
+        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
     open.filter(|path| path.starts_with(&directory)).count()
 }

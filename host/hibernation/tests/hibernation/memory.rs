@@ -1,6 +1,7 @@
 //! What hibernation does to one guest's memory.
 
-use crate::guest::{Event, Kind, directory, open, open_files};
+use crate::alone::directory;
+use crate::guest::{Event, Kind, open, open_files};
 
 const PAGE: u64 = 4 << 10;
 const WORDS_OF_A_PAGE: u64 = PAGE / 8;

@@ -2,14 +2,8 @@
 
 use std::task::Waker;
 
-use crate::guest::{Event, HEAP, Kind, directory, open, open_files};
-
-/// A guest whose image has 30 pages of 64 KiB.
-fn kind_with_a_large_image() -> Kind {
-    let bytes: String = (0..30 << 16).map(|byte: u32| format!("\\{:02x}", byte % 251)).collect();
-    let data = format!("(data (i32.const {HEAP}) \"{bytes}\")\n  (global $heap");
-    Kind::of(&include_str!("guest.wat").replace("2 64)", "32 64)").replace("(global $heap", &data), crate::guest::RESERVATION)
-}
+use crate::alone::directory;
+use crate::guest::{Event, Kind, image, open, open_files};
 
 const IMAGE: u64 = 30 << 16;
 
@@ -17,7 +11,7 @@ const IMAGE: u64 = 30 << 16;
 fn guests_of_one_component_hold_its_image_once() {
     let directory = directory();
     let hibernation = open(&directory);
-    let kind = kind_with_a_large_image();
+    let kind = Kind::with_image(30);
     let mut guests: Vec<_> = (0..5).map(|_| kind.guest(&hibernation.memories())).collect();
     for guest in &guests {
         assert!(guest.memories.resident().unwrap().private >= IMAGE);
@@ -30,16 +24,11 @@ fn guests_of_one_component_hold_its_image_once() {
     }
 }
 
-/// A word of the image.
-fn image(word: u64) -> u64 {
-    u64::from_le_bytes(std::array::from_fn(|byte| u8::try_from((word * 8 + u64::try_from(byte).unwrap()) % 251).unwrap()))
-}
-
 #[test]
 fn what_one_guest_writes_into_the_image_no_other_sees() {
     let directory = directory();
     let hibernation = open(&directory);
-    let kind = kind_with_a_large_image();
+    let kind = Kind::with_image(30);
     let mut guests: Vec<_> = (0..3).map(|_| kind.guest(&hibernation.memories())).collect();
     for guest in &guests {
         guest.memories.share("one").unwrap();
@@ -68,14 +57,14 @@ fn what_one_guest_writes_into_the_image_no_other_sees() {
 
 /// What a guest writes to in a round: pieces of the image stay shared, become too short to be shared, or are written again.
 fn words(round: u64, guest: u64) -> [u64; 3] {
-    [512 * (7 + 5 * round), 512 * (100 + 40 * round * guest), 512 * 300]
+    [512 * (7 + 3 * round), 512 * (100 + 40 * round * guest), 512 * 300]
 }
 
 #[test]
 fn components_do_not_share_with_each_other_and_the_last_guest_takes_the_image_with_it() {
     let directory = directory();
     let hibernation = open(&directory);
-    let (one, other) = (kind_with_a_large_image(), Kind::new());
+    let (one, other) = (Kind::with_image(30), Kind::new());
     let (mut a, mut b) = (one.guest(&hibernation.memories()), other.guest(&hibernation.memories()));
     a.memories.share("one").unwrap();
     b.memories.share("other").unwrap();
@@ -89,7 +78,8 @@ fn components_do_not_share_with_each_other_and_the_last_guest_takes_the_image_wi
 fn a_digest_that_lies_costs_sharing_and_no_byte() {
     let directory = directory();
     let hibernation = open(&directory);
-    let (mut one, mut other) = (kind_with_a_large_image().guest(&hibernation.memories()), Kind::new().guest(&hibernation.memories()));
+    let (mut one, mut other) =
+        (Kind::with_image(30).guest(&hibernation.memories()), Kind::new().guest(&hibernation.memories()));
     one.memories.share("same").unwrap();
     other.memories.share("same").unwrap();
     assert!(other.is_sound());
@@ -100,7 +90,7 @@ fn a_digest_that_lies_costs_sharing_and_no_byte() {
 fn sharing_later_or_twice_changes_nothing() {
     let directory = directory();
     let hibernation = open(&directory);
-    let mut guest = kind_with_a_large_image().guest(&hibernation.memories());
+    let mut guest = Kind::with_image(30).guest(&hibernation.memories());
     let shared = guest.memories.share("one").unwrap();
     guest.ask(Event::Write { word: 0, value: 1 });
     assert_eq!(guest.memories.share("one").unwrap(), shared);

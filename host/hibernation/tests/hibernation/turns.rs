@@ -9,7 +9,8 @@ use std::thread;
 
 use wasm_operator_hibernation::HibernateError;
 
-use crate::guest::{Event, Kind, directory, engine, open, ready};
+use crate::alone::directory;
+use crate::guest::{Event, Kind, engine, open, ready};
 
 #[test]
 fn a_guest_that_runs_is_not_hibernated() {
@@ -66,7 +67,7 @@ fn a_memory_that_is_larger_than_its_reservation_is_refused() {
 /// this test never ends.
 #[test]
 fn a_guest_that_is_hibernated_all_the_time_loses_neither_a_byte_nor_an_event() {
-    const EVENTS: u64 = 20_000;
+    const EVENTS: u64 = 4_000;
     let directory = directory();
     let mut guest = Kind::new().guest(&open(&directory).memories());
     guest.ask(Event::Grow { pages: 4 });
@@ -85,6 +86,13 @@ fn a_guest_that_is_hibernated_all_the_time_loses_neither_a_byte_nor_an_event() {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for number in 0..EVENTS {
+        if number % 20 == 0 {
+            // A guest that is always needed is never written to the end.
+            let before = rounds.load(Ordering::Relaxed);
+            while rounds.load(Ordering::Relaxed) == before {
+                thread::yield_now();
+            }
+        }
         let word = number * 977 % (5 * 8192);
         guest.send(Event::Write { word, value: number });
         let mut answers = vec![];
@@ -97,6 +105,5 @@ fn a_guest_that_is_hibernated_all_the_time_loses_neither_a_byte_nor_an_event() {
     }
     is_over.store(true, Ordering::Relaxed);
     hibernates.join().unwrap();
-    assert!(rounds.load(Ordering::Relaxed) > 100, "{rounds:?} hibernations in {EVENTS} events");
     assert!(guest.is_sound());
 }
