@@ -1,7 +1,6 @@
 //! Whether a program has something to do: it computes, or an answer to it is under way.
 
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -41,8 +40,17 @@ struct State {
     hibernated: bool,
     /// What the program held when it was hibernated last, by its page faults.
     held: u64,
-    /// It was hibernated, and has gone on since then.
-    woken: Option<(Instant, WakeReason)>,
+    /// It was put to sleep, and has gone on since then.
+    woken: Option<Woken>,
+}
+
+/// The beginning of a turn that ends a sleep.
+#[derive(Debug, PartialEq, Eq)]
+struct Woken {
+    at: Instant,
+    reason: WakeReason,
+    /// Whether its memory was on disk by then, or it was needed before.
+    hibernated: bool,
 }
 
 impl State {
@@ -132,40 +140,37 @@ impl Activity {
         }
     }
 
-    fn works(&self, reason: WakeReason) {
+    /// Returns whether that ended a sleep.
+    fn works(&self, reason: WakeReason) -> bool {
         self.gateway.set_awake(true);
-        let Some(host) = self.host.upgrade() else { return };
+        let Some(host) = self.host.upgrade() else { return false };
         if reason == WakeReason::Event {
             host.note_event(&self.guest, host.scheduler.now());
         }
-        host.scheduler.tell(|dispatcher, now| dispatcher.program_works(now, self.guest.id, self.run, reason));
+        host.scheduler.tell(|dispatcher, now| dispatcher.program_works(now, self.guest.id, self.run, reason))
     }
 
-    /// What the program touched first was read back from disk in this turn.
-    fn woke(&self, took: Duration, reason: WakeReason) {
-        let Some(host) = self.host.upgrade() else { return };
+    /// What the program touched first was read back from disk in the turn that now ends.
+    fn woke(&self, Woken { at, reason, hibernated }: Woken) {
+        let (Some(host), took) = (self.host.upgrade(), at.elapsed()) else { return };
         host.metrics.woke(&self.guest.name, Some(reason), Found::Component, took);
-        host.scheduler.mention(|dispatcher, _| {
-            dispatcher.woke(self.guest.id, took);
-            false
-        });
+        if hibernated {
+            host.scheduler.mention(|dispatcher, _| {
+                dispatcher.woke(self.guest.id, took);
+                false
+            });
+        }
     }
 }
 
 impl Turns for Activity {
     fn begins(&self) {
-        let ended = {
-            let mut state = self.state.lock();
-            let ended = state.goes_on();
-            if let Some(reason) = ended
-                && std::mem::take(&mut state.hibernated)
-            {
-                state.woken = Some((Instant::now(), reason));
-            }
-            ended
-        };
+        let (at, ended) = (Instant::now(), self.state.lock().goes_on());
         if let Some(reason) = ended {
-            self.works(reason);
+            let slept = self.works(reason);
+            let mut state = self.state.lock();
+            let hibernated = std::mem::take(&mut state.hibernated);
+            state.woken = slept.then_some(Woken { at, reason, hibernated });
         }
     }
 
@@ -175,8 +180,8 @@ impl Turns for Activity {
             state.waits = true;
             (state.rests(), state.woken.take())
         };
-        if let Some((at, reason)) = woken {
-            self.woke(at.elapsed(), reason);
+        if let Some(woken) = woken {
+            self.woke(woken);
         }
         if rests {
             self.rests();

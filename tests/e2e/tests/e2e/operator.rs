@@ -199,8 +199,11 @@ pub(crate) fn program_stray() -> Result<()> {
             ensure!(!["connected", "bound", "resolved"].contains(&outcome.as_str()), "{attempt}: {outcome}");
         }
         let codes: Vec<&str> = answers.iter().map(|line| line.split(' ').nth(1).unwrap_or_default()).collect();
+        // One that writes more than is read may find its connection closed before it has the answer.
+        let large = outcomes.iter().rev().nth(1).map(String::as_str).unwrap_or_default();
+        let large = if ["BrokenPipe", "ConnectionReset"].contains(&large) { "" } else { "431" };
         let expected =
-            ["200", "401", "401", "401", "401", "403", "400", "400", "405", "403", "200", "413", "431", "400"];
+            ["200", "401", "401", "401", "401", "403", "400", "400", "405", "403", "200", "413", large, "400"];
         ensure!(codes == expected, "{answers:?}");
         host.assert_alive()
     })

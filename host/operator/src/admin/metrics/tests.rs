@@ -126,9 +126,19 @@ fn cluster(registry: &mut Registry) {
 
     let text = String::new;
     let metrics = Metrics::register(registry);
-    for family in [&metrics.watch_streams, &metrics.watch_subscribers, &metrics.cache_objects, &metrics.cache_bytes] {
+    for family in [
+        &metrics.watch_streams,
+        &metrics.watch_subscribers,
+        &metrics.cache_objects,
+        &metrics.cache_bytes,
+        &metrics.shared_watches,
+    ] {
         let _ = family.get_or_create(&ResourceLabel { resource: text() });
     }
+    for family in [&metrics.shared_watch_compacted, &metrics.shared_watch_expired] {
+        let _ = family.get_or_create(&ResourceLabel { resource: text() });
+    }
+    let _ = metrics.shared_watch_events.get_or_create(&EventLabels { resource: text(), r#type: "" });
     let _ = metrics.watch_events.get_or_create(&EventLabels { resource: text(), r#type: "" });
     let _ = metrics.watch_restarts.get_or_create(&RestartLabels { resource: text(), cause: "" });
     let gateway = GatewayMetrics::register(registry);
