@@ -16,7 +16,6 @@ use super::filter::Filter;
 use super::stream::WatchStart;
 use super::view::StreamCache;
 use super::watcher::{Next, Watcher};
-use super::wire::Source;
 use super::{Informers, Running, Scope, SubscriptionState};
 use crate::gateway::Cache;
 use crate::metrics::{EventLabels, Metrics, ResourceLabel};
