@@ -133,12 +133,12 @@ impl GuestGateway {
             return self.long_watch(current, &call, deadline, labels, in_flight).await;
         }
         // Kept until the answer is there, and for a while after: the watch that follows begins where the list ends.
-        let _feed = if current.access.shared_watches && begins_watch(&call.request) {
+        let feed = if current.access.shared_watches && begins_watch(&call.request) {
             timeout_at(deadline, self.feed(current, &call.request, &call.accept)).await.ok().flatten()
         } else {
             None
         };
-        if let Some(answer) = self.cached(current, &call.request, &call.accept, deadline).await {
+        if let Some(answer) = self.cached(current, &call.request, &call.accept, feed.as_ref(), deadline).await {
             return Ok(held(answer, vec![in_flight]));
         }
         if asks_for_any_version(&call.request) {

@@ -19,6 +19,7 @@ use wasm_operator_core::watch::Representation;
 
 use super::body::collect;
 use super::{Body, Cache, Current, GuestGateway, render};
+use crate::informer::Feed;
 
 /// A fresh list of one item has to be this small. 1 MiB: the largest object is 1.5 MiB in etcd, and metadata is asked for.
 const MAX_LIST_OF_ONE: u64 = 1 << 20;
@@ -93,18 +94,21 @@ impl CachedRead {
 }
 
 impl GuestGateway {
-    /// The answer from the cache, with its status code; None when the request has to be forwarded.
+    /// The answer from the cache, with its status code; None when the request has to be forwarded. `feed`: what the
+    /// watch that follows will be served from. Where it can, it gives the list as well, so that the two join.
     pub(super) async fn cached(
         self: &Arc<Self>,
         current: &Current,
         request: &ResourceRequest,
         accept: &Accept,
+        feed: Option<&Feed>,
         deadline: Instant,
     ) -> Option<(u16, HeaderMap, Body)> {
         let read = CachedRead::of(request, accept, current.access.shared_watches)?;
         let key = ResourceKey { group: request.group.as_str().into(), plural: request.plural.as_str().into() };
         // First what costs nothing: without a cache there is nothing to ask a right for.
-        if self.candidates(request, &read).is_empty() {
+        let feed = feed.map(Feed::cache);
+        if self.candidates(request, &read, feed.as_ref()).is_empty() {
             return None;
         }
         let right = Right::of(request, request.verb);
@@ -112,7 +116,7 @@ impl GuestGateway {
             return None;
         }
         loop {
-            match self.turn(request, &read, &key) {
+            match self.turn(request, &read, &key, feed.as_ref()) {
                 Turn::Answer(found, cache) => return answer(request, &read, found, &*cache, current),
                 Turn::Wait(changed, until) => {
                     let wait = until.since(self.shared.now()).min(deadline.saturating_duration_since(Instant::now()));
@@ -129,17 +133,33 @@ impl GuestGateway {
         }
     }
 
-    fn candidates(&self, request: &ResourceRequest, read: &CachedRead) -> Vec<(Arc<dyn Cache>, Knows)> {
+    fn candidates(
+        &self,
+        request: &ResourceRequest,
+        read: &CachedRead,
+        feed: Option<&Arc<dyn Cache>>,
+    ) -> Vec<(Arc<dyn Cache>, Knows)> {
+        if let Some(feed) = feed
+            && let Some(knows) = knows(&**feed, request, read)
+        {
+            return vec![(feed.clone(), knows)];
+        }
         let caches = self.caches(&request.group, &request.plural).into_iter();
         caches.filter_map(|cache| knows(&*cache, request, read).map(|knows| (cache, knows))).collect()
     }
 
     /// Asks each cache in turn; waits for one only when none can answer now.
-    fn turn(&self, request: &ResourceRequest, read: &CachedRead, key: &ResourceKey) -> Turn {
+    fn turn(
+        &self,
+        request: &ResourceRequest,
+        read: &CachedRead,
+        key: &ResourceKey,
+        feed: Option<&Arc<dyn Cache>>,
+    ) -> Turn {
         let scope = Scope { namespace: request.namespace.as_deref(), name: request.name.as_deref() };
         let now = self.shared.now();
         let mut wait = None;
-        let candidates = self.candidates(request, read);
+        let candidates = self.candidates(request, read, feed);
         let mut writes = self.writes();
         for (cache, knows) in candidates {
             // Subscribed to before the cache is asked, so that no change is missed in between.

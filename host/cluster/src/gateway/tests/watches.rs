@@ -171,3 +171,19 @@ async fn another_identity_begins_its_watches_anew() {
     scene.gateway.guest(GuestAccess { shared_watches: true, user: other, ..access("ring") }).unwrap();
     assert_eq!(lines(&mut body, 1).await, ["end"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_lost_its_connection_does_not_say_what_there_is_now() {
+    let scene = Scene::new(&[listed(&[map("x", "u1", 5, "1")], 10)]);
+    let _watch = scene.watch("resourceVersion=10").await;
+    let list = async |query: &str| {
+        let request = request("GET", &format!("{MAPS}{query}"), "");
+        let answer = scene.guest.send(request, Duration::from_secs(60)).await.unwrap();
+        answer.status().as_u16()
+    };
+    assert_eq!((list("").await, list("?limit=500").await), (200, 200));
+    // The server does not answer the watch that follows, nor anything else.
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!((list("").await, list("?limit=500").await), (504, 504));
+    assert_eq!(list("?resourceVersion=0").await, 200);
+}

@@ -62,7 +62,8 @@ async fn a_watcher_sees_what_there_is_with_lists_and_with_streaming_lists() -> R
     for number in 0..20 {
         stage.put(&format!("m{number:02}"), "1", "in").await?;
     }
-    for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
+    let in_pages = watcher::Config::default().page_size(5);
+    for config in [in_pages, watcher::Config::default().streaming_lists()] {
         let config = config.labels("l=in").timeout(0);
         let events = watch(config_maps(client_of(&guest), &stage), config);
         let wanted = |copy: &BTreeMap<String, String>| {
@@ -73,11 +74,37 @@ async fn a_watcher_sees_what_there_is_with_lists_and_with_streaming_lists() -> R
             stage.put("m02", "2", "out").await
         };
         let (copy, changed) = tokio::join!(follow(events, wanted), change);
-        (copy?, changed?);
+        copy?;
+        changed?;
         stage.put("m02", "1", "in").await?;
     }
     ensure!(stage.streams("configmaps") == 1);
     ensure!(stage.upstream_reads() == 0, "{} reads went to the server", stage.upstream_reads());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_list_that_is_too_large_for_the_guest_comes_in_pages() -> Result<()> {
+    let stage = Stage::new("watches-pages").await?;
+    stage.grant_all("a").await?;
+    let mut access = stage.watching_access("a", "a")?;
+    access.limits.response_bytes = 6_000;
+    let guest = crate::stage::Guest(stage.gateway.guest(access)?);
+    for number in 0..30 {
+        stage.put(&format!("m{number:02}"), "1", "in").await?;
+    }
+    let config = watcher::Config::default().page_size(5).timeout(0);
+    let events = watch(config_maps(client_of(&guest), &stage), config);
+    let change = async {
+        stage.put("m01", "2", "in").await?;
+        stage.delete("m02").await
+    };
+    let wanted =
+        |copy: &BTreeMap<String, String>| copy.len() == 29 && copy.get("m01").is_some_and(|value| value == "2");
+    let (copy, changed) = tokio::join!(follow(events, wanted), change);
+    (copy?, changed?);
+    ensure!(stage.upstream_reads() >= 6, "{} pages", stage.upstream_reads());
+    ensure!(stage.streams("configmaps") == 1);
     Ok(())
 }
 
@@ -131,7 +158,7 @@ async fn a_controller_reconciles_what_changes() -> Result<()> {
         Ok::<_, Failed>(Action::await_change())
     };
     let controller = Controller::new(api.clone(), watcher::Config::default().labels("l=in").timeout(0)).run(
-        move |map, api| reconcile(map, api),
+        reconcile,
         |_, _, _| Action::requeue(Duration::from_secs(1)),
         Arc::new(api),
     );

@@ -141,6 +141,11 @@ fn cluster(registry: &mut Registry) {
     let _ = metrics.shared_watch_events.get_or_create(&EventLabels { resource: text(), r#type: "" });
     let _ = metrics.watch_events.get_or_create(&EventLabels { resource: text(), r#type: "" });
     let _ = metrics.watch_restarts.get_or_create(&RestartLabels { resource: text(), cause: "" });
+    let _ = metrics.shared_watches.get_or_create(&ResourceLabel { resource: text() });
+    let _ = metrics.shared_watch_events.get_or_create(&EventLabels { resource: text(), r#type: "" });
+    for family in [&metrics.shared_watch_compacted, &metrics.shared_watch_expired] {
+        let _ = family.get_or_create(&ResourceLabel { resource: text() });
+    }
     let gateway = GatewayMetrics::register(registry);
     let _ = gateway.api_calls.get_or_create(&CallLabels { guest: "".into(), verb: "", resource: "".into(), code: 200 });
     let _ = gateway.api_denied.get_or_create(&DeniedLabels { guest: "".into(), verb: "", resource: "".into() });
