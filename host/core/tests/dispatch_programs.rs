@@ -1,5 +1,7 @@
 //! Programs: guests with a loop of their own.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
 use std::time::Duration;
 
 use wasm_operator_core::dispatch::{

@@ -102,7 +102,8 @@ async fn a_list_that_is_too_large_for_the_guest_comes_in_pages() -> Result<()> {
     let wanted =
         |copy: &BTreeMap<String, String>| copy.len() == 29 && copy.get("m01").is_some_and(|value| value == "2");
     let (copy, changed) = tokio::join!(follow(events, wanted), change);
-    (copy?, changed?);
+    copy?;
+    changed?;
     ensure!(stage.upstream_reads() >= 6, "{} pages", stage.upstream_reads());
     ensure!(stage.streams("configmaps") == 1);
     Ok(())
