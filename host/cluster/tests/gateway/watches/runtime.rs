@@ -74,7 +74,8 @@ async fn a_watcher_sees_what_there_is_with_lists_and_with_streaming_lists() -> R
             stage.put("m02", "2", "out").await
         };
         let (copy, changed) = tokio::join!(follow(events, wanted), change);
-        (copy?, changed?);
+        copy?;
+        changed?;
         stage.put("m02", "1", "in").await?;
     }
     ensure!(stage.streams("configmaps") == 1);
@@ -101,7 +102,8 @@ async fn a_list_that_is_too_large_for_the_guest_comes_in_pages() -> Result<()> {
     let wanted =
         |copy: &BTreeMap<String, String>| copy.len() == 29 && copy.get("m01").is_some_and(|value| value == "2");
     let (copy, changed) = tokio::join!(follow(events, wanted), change);
-    (copy?, changed?);
+    copy?;
+    changed?;
     ensure!(stage.upstream_reads() >= 6, "{} pages", stage.upstream_reads());
     ensure!(stage.streams("configmaps") == 1);
     Ok(())
@@ -142,22 +144,23 @@ async fn a_controller_reconciles_what_changes() -> Result<()> {
     #[error(transparent)]
     struct Failed(#[from] kube::Error);
 
-    let stage = Stage::new("watches-controller").await?;
-    stage.grant_all("a").await?;
-    let guest = stage.watching("a")?;
-    stage.put("source", "1", "in").await?;
-    let api = config_maps(client_of(&guest), &stage);
-    let reconcile = async |map: Arc<ConfigMap>, api: Arc<Api<ConfigMap>>| {
+    async fn reconcile(map: Arc<ConfigMap>, api: Arc<Api<ConfigMap>>) -> Result<Action, Failed> {
         let copy = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": format!("copy-of-{}", map.name_any()), "labels": { "l": "copy" } },
             "data": { "value": value(&map) },
         });
         let name = format!("copy-of-{}", map.name_any());
         api.patch(&name, &PatchParams::apply("copier").force(), &Patch::Apply(&copy)).await?;
-        Ok::<_, Failed>(Action::await_change())
-    };
+        Ok(Action::await_change())
+    }
+
+    let stage = Stage::new("watches-controller").await?;
+    stage.grant_all("a").await?;
+    let guest = stage.watching("a")?;
+    stage.put("source", "1", "in").await?;
+    let api = config_maps(client_of(&guest), &stage);
     let controller = Controller::new(api.clone(), watcher::Config::default().labels("l=in").timeout(0)).run(
-        move |map, api| reconcile(map, api),
+        reconcile,
         |_, _, _| Action::requeue(Duration::from_secs(1)),
         Arc::new(api),
     );
