@@ -23,7 +23,7 @@ use wasm_operator_core::limits::Limits;
 use crate::stage::{Guest, Stage, config_map, everything};
 
 impl Stage {
-    /// A guest with a loop of its own. Its requests have half a second: a watch has to last longer.
+    /// A guest that watches for itself.
     pub(crate) fn watching(&self, account: &str) -> Result<Guest> {
         self.watching_as(account, account)
     }
@@ -88,7 +88,6 @@ struct Lines {
     rest: Vec<u8>,
 }
 
-/// The lines of a watch of the server itself, as of one of the gateway.
 impl Guest {
     async fn open(&self, path: &str, accept: &str) -> Result<Lines> {
         let request = Request::get(format!("https://kubernetes.default.svc{path}")).header("accept", accept);

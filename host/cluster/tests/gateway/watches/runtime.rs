@@ -144,20 +144,21 @@ async fn a_controller_reconciles_what_changes() -> Result<()> {
     #[error(transparent)]
     struct Failed(#[from] kube::Error);
 
-    let stage = Stage::new("watches-controller").await?;
-    stage.grant_all("a").await?;
-    let guest = stage.watching("a")?;
-    stage.put("source", "1", "in").await?;
-    let api = config_maps(client_of(&guest), &stage);
-    let reconcile = async |map: Arc<ConfigMap>, api: Arc<Api<ConfigMap>>| {
+    async fn reconcile(map: Arc<ConfigMap>, api: Arc<Api<ConfigMap>>) -> Result<Action, Failed> {
         let copy = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": format!("copy-of-{}", map.name_any()), "labels": { "l": "copy" } },
             "data": { "value": value(&map) },
         });
         let name = format!("copy-of-{}", map.name_any());
         api.patch(&name, &PatchParams::apply("copier").force(), &Patch::Apply(&copy)).await?;
-        Ok::<_, Failed>(Action::await_change())
-    };
+        Ok(Action::await_change())
+    }
+
+    let stage = Stage::new("watches-controller").await?;
+    stage.grant_all("a").await?;
+    let guest = stage.watching("a")?;
+    stage.put("source", "1", "in").await?;
+    let api = config_maps(client_of(&guest), &stage);
     let controller = Controller::new(api.clone(), watcher::Config::default().labels("l=in").timeout(0)).run(
         reconcile,
         |_, _, _| Action::requeue(Duration::from_secs(1)),
