@@ -62,6 +62,10 @@ pub(crate) enum Kind {
     Floor,
     /// Guests of wasm-operator.
     Guests(Sleep, Components),
+    /// The plain kube-rs program that [`Kind::Programs`] are, as a process for each controller.
+    NativeProgram,
+    /// Guests that are plain kube-rs programs.
+    Programs(Sleep),
 }
 
 /// One line of the results.
@@ -76,7 +80,7 @@ pub(crate) struct Variant {
 }
 
 /// All of them, in the order of the results.
-pub(crate) const ALL: [Variant; 11] = [
+pub(crate) const ALL: [Variant; 14] = [
     variant("go-each", "Go controller-runtime, one process each", Kind::Go(Form::Each)),
     variant("go-shared", "Go controller-runtime, one process", Kind::Go(Form::Shared)),
     variant("kube-rs-each", "kube-rs, one process each", Kind::KubeRs(Form::Each)),
@@ -100,6 +104,13 @@ pub(crate) const ALL: [Variant; 11] = [
         "wasm-operator, predicted, distinct",
         Kind::Guests(Sleep::Predicted, Components::Distinct),
     ),
+    variant("program-native", "kube-rs program, one process each", Kind::NativeProgram),
+    variant("program-never", "wasm-operator, the same program, never asleep", Kind::Programs(Sleep::Never)),
+    variant(
+        "program-asleep",
+        "wasm-operator, the same program, hibernated at once",
+        Kind::Programs(Sleep::Immediately),
+    ),
 ];
 
 const fn variant(id: &'static str, title: &'static str, kind: Kind) -> Variant {
@@ -117,7 +128,12 @@ impl Variant {
 
     /// Whether it is ours.
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self.kind, Kind::Guests(..))
+        matches!(self.kind, Kind::Guests(..) | Kind::Programs(..))
+    }
+
+    /// Whether a quick run has time for it.
+    pub(crate) fn is_in_quick_run(self) -> bool {
+        !matches!(self.kind, Kind::Guests(Sleep::Never | Sleep::Predicted, Components::Distinct))
     }
 
     /// Whether it is run with so many controllers: beyond `PEERS_MOST` only ours are.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use harness::ring::guest;
+use harness::ring::{guest, guest_of};
 use harness::{Host, Result, component, ensure};
 
 use crate::stage::{Ring, Stage};
@@ -41,6 +41,15 @@ pub(super) async fn prepare(
     let host = builder.guests(guests).prepare().await?;
     ensure_compiled_apart(&files, &cache)?;
     Ok(host)
+}
+
+/// The same for guests that are programs.
+pub(super) async fn prepare_programs(stage: &Stage, ring: &Ring, sleep: Sleep, launcher: Vec<String>) -> Result<Host> {
+    let guests = guest_names(ring).zip(ring.pairs());
+    let guests =
+        guests.map(|(name, (from, to))| guest_of("ring-operator", &name, from, to).set("sleep", sleep.configuration()));
+    let builder = stage.space().host().cache(&cache::compiled()?).launched_by(launcher).watching_everywhere();
+    builder.guests(guests).prepare().await
 }
 
 /// Each different component must have a compiled file of its own, or something would be shared that must not be.

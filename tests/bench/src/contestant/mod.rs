@@ -29,6 +29,9 @@ impl Contestant {
             Kind::Guests(sleep, components) => {
                 Self::Host(Box::new(guests::prepare(stage, ring, sleep, components, launcher).await?))
             }
+            Kind::Programs(sleep) => {
+                Self::Host(Box::new(guests::prepare_programs(stage, ring, sleep, launcher).await?))
+            }
             kind => Self::Peers(peers::prepare(stage, ring, kind, launcher).await?),
         })
     }

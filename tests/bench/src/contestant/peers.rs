@@ -29,7 +29,7 @@ pub(super) async fn prepare(stage: &Stage, ring: &Ring, kind: Kind, launcher: Ve
     let directory = stage.space().directory().join("peers");
     std::fs::create_dir_all(&directory)?;
     let mut commands = Vec::new();
-    if let Kind::Go(Form::Each) | Kind::KubeRs(Form::Each) = kind {
+    if let Kind::Go(Form::Each) | Kind::KubeRs(Form::Each) | Kind::NativeProgram = kind {
         for (index, (from, to)) in ring.pairs().enumerate() {
             let token = rights::in_namespaces(stage, &format!("peer-{index}"), &[from, to]).await?;
             let kubeconfig = kubeconfig(stage, &directory, index, &token)?;
@@ -54,6 +54,7 @@ fn program(kind: Kind) -> Result<PathBuf> {
     let target = target()?;
     let path = match kind {
         Kind::Go(_) => target.join("bench-peers/ring-peer-go"),
+        Kind::NativeProgram => target.join("x86_64-unknown-linux-musl/release/ring-operator"),
         _ => target.join("x86_64-unknown-linux-musl/release/ring-peer"),
     };
     ensure!(path.is_file(), "`{}` does not exist; `devel/bench` builds it", path.display());
