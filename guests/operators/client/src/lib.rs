@@ -1,7 +1,7 @@
 //! The two calls by which a kube-rs controller becomes a guest of the world `operator`:
 //!
 //! ```no_run
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use k8s_openapi::api::core::v1::ConfigMap;
 //! use kube::{Api, runtime::Controller};
 //!
