@@ -1,4 +1,4 @@
-# Sourced by devel/test and devel/demo: names what is missing on this machine, with the command that installs it.
+# Sourced by the scripts of this folder: names what is missing on this machine, with the command that installs it.
 
 requirement_missing=0
 
@@ -34,6 +34,12 @@ check_machine() {
     # Build scripts are linked by this name.
     require cc "links build scripts" "$(c_compiler_command)"
     check_go
+    [ "$requirement_missing" = 0 ] || exit 1
+}
+
+# What guests/operators/prepare needs.
+check_patch() {
+    require patch "changes a dependency of the programs" "sudo apt-get install -y patch    # or your package manager"
     [ "$requirement_missing" = 0 ] || exit 1
 }
 
