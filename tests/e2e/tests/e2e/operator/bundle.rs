@@ -70,7 +70,10 @@ async fn protocol(space: &Space, namespace: &str) -> Result<Vec<BTreeMap<String,
 
     bundles.delete("app", &DeleteParams::default()).await?;
     until_object(&bundles, "app", "the finalizer has done its work", |object| object.is_none()).await?;
-    states.push(state(space, namespace).await?);
+    let mut left = state(space, namespace).await?;
+    // When the children go is the garbage collector's affair.
+    left.retain(|_, object| object["metadata"]["ownerReferences"].is_null());
+    states.push(left);
     Ok(states)
 }
 
