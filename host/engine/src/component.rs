@@ -69,23 +69,11 @@ impl Code for Component {
 }
 
 impl Component {
-    #[allow(unsafe_code)]
     pub(crate) fn load(engine: Arc<Inner>, artifact: &Artifact) -> Result<Self, LoadError> {
-        if !artifact.is_current() {
-            return Err(LoadError::Stale { path: artifact.path().to_owned() });
-        }
-        // SAFETY: the file must be the unmodified output of wasmtime's compiler. Only the host's user can write to the
-        // directory; the host puts nothing there but what its own compile child wrote from a component of this digest; the
-        // checksum in the file's name was compared after that, and the file is still the same one.
-        let component =
-            unsafe { wasmtime::component::Component::deserialize_file(&engine.controllers.wasmtime, artifact.path()) }
-                .map_err(|error| LoadError::Map { path: artifact.path().to_owned(), message: format!("{error:#}") })?;
-        let interface = Interface::of(&component.component_type(), &engine.controllers.wasmtime);
-        interface.check()?;
-        let link = |error: wasmtime::Error| LoadError::Link(format!("{error:#}"));
-        let pre = engine.controllers.linker.instantiate_pre(&component).map_err(link)?;
-        let controller = ControllerIndices::new(&pre).map_err(link)?;
-        let handler = if interface.serves_requests() { Some(ProxyIndices::new(&pre).map_err(link)?) } else { None };
+        let (pre, interface) = engine.controllers.map(artifact)?;
+        let controller = ControllerIndices::new(&pre).map_err(LoadError::link)?;
+        let handler = interface.serves_requests().then(|| ProxyIndices::new(&pre)).transpose();
+        let handler = handler.map_err(LoadError::link)?;
         let bytes = loaded_bytes(artifact);
         Ok(Self { engine, pre, controller, handler, interface, bytes })
     }

@@ -141,6 +141,10 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    pub(crate) fn link(error: wasmtime::Error) -> Self {
+        Self::Link(format!("{error:#}"))
+    }
+
     /// Whether [`prepare`](crate::Engine::prepare) and another load may help.
     #[must_use]
     pub fn is_stale(&self) -> bool {

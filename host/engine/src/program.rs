@@ -87,21 +87,9 @@ impl Code for Program {
 }
 
 impl Program {
-    #[allow(unsafe_code)]
     pub(crate) fn load(engine: Arc<Inner>, artifact: &Artifact) -> Result<Self, LoadError> {
-        if !artifact.is_current() {
-            return Err(LoadError::Stale { path: artifact.path().to_owned() });
-        }
-        let wasmtime = &engine.operators.wasmtime;
-        // SAFETY: as for controllers, see `Component::load`: the file is what the host's own compile child wrote, its
-        // checksum was compared, and it is still the same file.
-        let component = unsafe { wasmtime::component::Component::deserialize_file(wasmtime, artifact.path()) }
-            .map_err(|error| LoadError::Map { path: artifact.path().to_owned(), message: format!("{error:#}") })?;
-        let interface = Interface::of(&component.component_type(), wasmtime);
-        interface.check()?;
-        let link = |error: wasmtime::Error| LoadError::Link(format!("{error:#}"));
-        let pre = engine.operators.linker.instantiate_pre(&component).map_err(link)?;
-        let command = CommandIndices::new(&pre).map_err(link)?;
+        let (pre, interface) = engine.operators.map(artifact)?;
+        let command = CommandIndices::new(&pre).map_err(LoadError::link)?;
         let digest = artifact.digest().to_owned();
         Ok(Self { bytes: loaded_bytes(artifact), engine, pre, command, interface, digest })
     }

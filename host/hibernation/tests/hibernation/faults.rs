@@ -132,20 +132,15 @@ fn a_write_that_ends_half_way_leaves_the_guest_awake() {
         ignore_the_signal_of_large_files();
         let directory = directory();
         let mut guest = guest(&Kind::new(), &open(&directory).memories());
+        let too_large = |error: &HibernateError| matches!(error, HibernateError::Io { source, .. } if source.kind() == std::io::ErrorKind::FileTooLarge);
         let limit = |bytes| setrlimit(Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
         limit(Some(1 << 20));
-        fails_whole(
-            &mut guest,
-            |error| matches!(error, HibernateError::Io { source, .. } if source.kind() == std::io::ErrorKind::FileTooLarge),
-        );
+        fails_whole(&mut guest, too_large);
         limit(None);
         sleeps(&mut guest);
         guest.ask(Event::Grow { pages: 5 });
         limit(Some(1 << 20));
-        fails_whole(
-            &mut guest,
-            |error| matches!(error, HibernateError::Io { source, .. } if source.kind() == std::io::ErrorKind::FileTooLarge),
-        );
+        fails_whole(&mut guest, too_large);
         limit(None);
         sleeps(&mut guest);
     });

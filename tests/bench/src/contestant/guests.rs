@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use harness::ring::{guest, guest_of};
-use harness::{Host, Result, component, ensure};
+use harness::ring::guest_of;
+use harness::{Guest, Host, Result, component, ensure};
 
 use crate::stage::{Ring, Stage};
 use crate::variant::{Components, Sleep};
@@ -32,22 +32,25 @@ pub(super) async fn prepare(
         Components::One => vec![original; ring.controllers],
         Components::Distinct => distinct::write(&original, &cache::distinct(&original)?, ring.controllers)?,
     };
-    let guests = guest_names(ring)
-        .zip(ring.pairs())
-        .zip(&files)
-        .map(|((name, (from, to)), file)| guest(&name, from, to).set("sleep", sleep.configuration()).wasm(file));
-    let cache = cache::compiled()?;
-    let builder = stage.space().host().cache(&cache).launched_by(launcher).watching_everywhere();
-    let host = builder.guests(guests).prepare().await?;
-    ensure_compiled_apart(&files, &cache)?;
+    let guests = guests(ring, "ring", sleep).zip(&files).map(|(guest, file)| guest.wasm(file));
+    let host = host(stage, guests, launcher).await?;
+    ensure_compiled_apart(&files, &cache::compiled()?)?;
     Ok(host)
 }
 
 /// The same for guests that are programs.
 pub(super) async fn prepare_programs(stage: &Stage, ring: &Ring, sleep: Sleep, launcher: Vec<String>) -> Result<Host> {
-    let guests = guest_names(ring).zip(ring.pairs());
-    let guests =
-        guests.map(|(name, (from, to))| guest_of("ring-operator", &name, from, to).set("sleep", sleep.configuration()));
+    host(stage, guests(ring, "ring-operator", sleep), launcher).await
+}
+
+/// The guests of a ring, which all run this component.
+fn guests(ring: &Ring, program: &str, sleep: Sleep) -> impl Iterator<Item = Guest> {
+    guest_names(ring)
+        .zip(ring.pairs())
+        .map(move |(name, (from, to))| guest_of(program, &name, from, to).set("sleep", sleep.configuration()))
+}
+
+async fn host(stage: &Stage, guests: impl IntoIterator<Item = Guest>, launcher: Vec<String>) -> Result<Host> {
     let builder = stage.space().host().cache(&cache::compiled()?).launched_by(launcher).watching_everywhere();
     builder.guests(guests).prepare().await
 }

@@ -5,6 +5,8 @@
 
 mod controller;
 mod floor;
+// The program that is a guest keeps to the same rules.
+#[path = "../../../../../guests/operators/ring/src/resource.rs"]
 mod resource;
 
 use anyhow::Context as _;
