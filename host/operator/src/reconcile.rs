@@ -54,6 +54,8 @@ async fn call(
     let (Some(watching), Some(pool)) = (active.controllers.get(&job.key.controller), active.pool()) else {
         return (Reconciled::Success, Duration::ZERO);
     };
+    let primary = &watching.primary.scope().resource;
+    active.gateway.own_writes_seen(&primary.group, &primary.plural, &job.key.object).await;
     let request = Request {
         controller: job.key.controller.clone(),
         object: job.key.object.clone(),

@@ -36,8 +36,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use wasm_operator_core::allowed_host::AllowedHost;
-use wasm_operator_core::gate::{Gate, ResourceKey};
+use wasm_operator_core::gate::{Gate, ResourceKey, Scope};
 use wasm_operator_core::limits::Limits;
+use wasm_operator_core::object::ObjectRef;
 use wasm_operator_core::permission::{Permissions, ServiceAccountUser};
 use wasm_operator_core::timer::Time;
 
@@ -293,16 +294,29 @@ impl GuestGateway {
 
     /// Is the echo of one of the guest's own writes still under way to it? Such a guest is not put to sleep.
     pub fn echo_pending(&self) -> bool {
-        self.next_echo().is_some()
+        self.next_echo(&Awaited::All).is_some()
     }
 
     /// Resolves when [`GuestGateway::echo_pending`] is false, after five seconds at the latest.
     pub fn echo_settled(self: &Arc<Self>) -> BoxFuture<'static, ()> {
+        self.settled(Awaited::All)
+    }
+
+    /// Resolves when the caches show what this guest wrote to the object, so that it is not reconciled from an older state:
+    /// at once if nothing is under way, after five seconds at the latest.
+    pub async fn own_writes_seen(self: &Arc<Self>, group: &str, plural: &str, object: &ObjectRef) {
+        if !self.writes().gate.is_empty() {
+            let resource = ResourceKey { group: group.into(), plural: plural.into() };
+            self.settled(Awaited::Object(resource, object.clone())).await;
+        }
+    }
+
+    fn settled(self: &Arc<Self>, awaited: Awaited) -> BoxFuture<'static, ()> {
         let guest = self.clone();
         let handle = self.shared.options.runtime.clone();
         Box::pin(runtime::within(&handle, async move {
             // The change is subscribed to before the gate is asked, so none is missed in between.
-            while let Some((changed, until)) = guest.next_echo() {
+            while let Some((changed, until)) = guest.next_echo(&awaited) {
                 let wait = until.since(guest.shared.now());
                 let _ = tokio::time::timeout(wait, changed).await;
             }
@@ -324,10 +338,13 @@ impl GuestGateway {
         writes
     }
 
-    fn next_echo(&self) -> Option<(BoxFuture<'static, ()>, Time)> {
+    fn next_echo(&self, awaited: &Awaited) -> Option<(BoxFuture<'static, ()>, Time)> {
         let now = self.shared.now();
         let mut writes = self.writes();
-        let resources: Vec<ResourceKey> = writes.gate.resources().cloned().collect();
+        let (resources, scope) = match awaited {
+            Awaited::All => (writes.gate.resources().cloned().collect(), Scope::ALL),
+            Awaited::Object(resource, object) => (vec![resource.clone()], Scope::of(object)),
+        };
         for resource in resources {
             self.settle(&mut writes.gate, &resource);
             if !writes.gate.remembers(&resource) {
@@ -336,7 +353,9 @@ impl GuestGateway {
             for cache in self.caches(&resource.group, &resource.plural) {
                 let changed = cache.changed();
                 let mut until = None;
-                cache.read(&mut |snapshot| until = writes.gate.is_echo_pending(&resource, snapshot.as_view(), now));
+                cache.read(&mut |snapshot| {
+                    until = writes.gate.is_echo_pending(&resource, scope, snapshot.as_view(), now);
+                });
                 if let Some(until) = until {
                     return Some((changed, until));
                 }
@@ -344,6 +363,14 @@ impl GuestGateway {
         }
         None
     }
+}
+
+/// Which of its own writes a guest waits for.
+enum Awaited {
+    /// All that it will hear of.
+    All,
+    /// Those to one object.
+    Object(ResourceKey, ObjectRef),
 }
 
 impl Drop for GuestGateway {

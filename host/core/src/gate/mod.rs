@@ -77,7 +77,15 @@ pub struct Scope<'a> {
     pub name: Option<&'a str>,
 }
 
-impl Scope<'_> {
+impl<'a> Scope<'a> {
+    /// Everything.
+    pub const ALL: Self = Self { namespace: None, name: None };
+
+    /// This object only.
+    pub fn of(object: &'a ObjectRef) -> Self {
+        Self { namespace: object.namespace.as_deref(), name: Some(&object.name) }
+    }
+
     fn includes(&self, object: &ObjectRef) -> bool {
         self.namespace.is_none_or(|namespace| object.namespace.as_deref() == Some(namespace))
             && self.name.is_none_or(|name| *object.name == *name)
@@ -240,18 +248,27 @@ impl Gate {
         }
     }
 
-    /// Until when `view`, one that wakes this guest, is expected to bring it the echo of its own write; None when there
-    /// is none under way. Such a guest is not put to sleep, or each write would cost a wake.
-    pub fn is_echo_pending(&self, resource: &ResourceKey, view: &dyn View, now: Time) -> Option<Time> {
+    /// Until when `view`, one that wakes this guest, is expected to bring it the echo of its own write in this scope;
+    /// None when there is none under way. Such a guest is not put to sleep, or each write would cost a wake, and the
+    /// object that was written is not reconciled from its older state.
+    pub fn is_echo_pending(
+        &self,
+        resource: &ResourceKey,
+        scope: Scope<'_>,
+        view: &dyn View,
+        now: Time,
+    ) -> Option<Time> {
         let pending = self.resources.get(resource)?;
         let writes = pending
             .writes
             .values()
+            .filter(|write| scope.includes(&write.target.object))
             .filter(|write| write.at + MAX_WAIT > now && write.concerns(view) && !write.is_seen(view))
             .map(|write| write.at);
         let deletes = pending
             .hidden
             .iter()
+            .filter(|(_, hidden)| scope.includes(&hidden.object))
             .filter(|(uid, hidden)| {
                 hidden.at + MAX_WAIT > now && view.held(&hidden.object).is_some_and(|held| held.uid == **uid)
             })
@@ -295,6 +312,11 @@ impl Gate {
         if self.resources.is_empty() {
             self.overflowed = false;
         }
+    }
+
+    /// Is there nothing to remember?
+    pub fn is_empty(&self) -> bool {
+        self.resources.is_empty()
     }
 
     /// Resources with something to remember.

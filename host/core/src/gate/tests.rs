@@ -52,7 +52,7 @@ fn maps() -> ResourceKey {
 }
 
 const NOW: Time = Time::from_micros(1_000_000);
-const ALL: Scope<'static> = Scope { namespace: None, name: None };
+const ALL: Scope<'static> = Scope::ALL;
 
 fn effect(method: &str, path: &str, code: u16, body: &str) -> Effect {
     let ApiRequest::Resource(request) = ApiRequest::parse(method, path).unwrap() else { panic!("{path}") };
@@ -301,14 +301,16 @@ fn answers_that_cross_keep_the_newer_version() {
 #[test]
 fn an_echo_is_pending_until_it_is_seen_or_given_up() {
     let gate = after(effect("PUT", ONE, 200, &body("u", "50", "")));
-    let pending = |cache: &Cache, now| gate.is_echo_pending(&maps(), cache, now);
+    let pending = |cache: &Cache, now| gate.is_echo_pending(&maps(), ALL, cache, now);
     assert_eq!(pending(&Cache::at("49").with("x", "u", "40"), NOW), Some(NOW + MAX_WAIT));
     assert_eq!(pending(&Cache::at("50"), NOW), None);
     assert_eq!(pending(&Cache { namespace: Some("b"), ..Cache::at("49") }, NOW), None);
     assert_eq!(pending(&Cache::at("49"), NOW + MAX_WAIT), None);
+    let of = |name| gate.is_echo_pending(&maps(), Scope::of(&object(name)), &Cache::at("49"), NOW).is_some();
+    assert_eq!((of("x"), of("y")), (true, false), "another object does not wait");
     let deleted = after(Effect::Deleted { object: object("x"), uid: "u".into() });
-    assert!(deleted.is_echo_pending(&maps(), &Cache::at("49").with("x", "u", "40"), NOW).is_some());
-    assert!(deleted.is_echo_pending(&maps(), &Cache::at("60"), NOW).is_none());
+    assert!(deleted.is_echo_pending(&maps(), ALL, &Cache::at("49").with("x", "u", "40"), NOW).is_some());
+    assert!(deleted.is_echo_pending(&maps(), ALL, &Cache::at("60"), NOW).is_none());
 }
 
 #[test]

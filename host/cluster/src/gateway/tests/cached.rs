@@ -201,6 +201,38 @@ async fn the_end_of_an_echo_is_told() {
     world.guest.echo_settled().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_object_is_waited_for_until_the_cache_shows_what_the_guest_wrote_to_it() {
+    let world = World::new(|_| ok(map("x", "u", 50, "new")));
+    world.cache.set(40, &[map("x", "u", 40, "old"), map("y", "v", 39, "")]);
+    world.send(request("PUT", MAP, "{}")).await;
+    let seen = |name: &'static str| {
+        let guest = world.guest.clone();
+        let object = ObjectRef { namespace: Some("a".into()), name: name.into() };
+        tokio::spawn(async move { guest.own_writes_seen("", "configmaps", &object).await })
+    };
+    let started = Instant::now();
+    seen("y").await.unwrap();
+    assert_eq!(started.elapsed(), Duration::ZERO, "another object does not wait");
+    let written = seen("x");
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!written.is_finished());
+    world.cache.set(50, &[map("x", "u", 50, "new")]);
+    written.await.unwrap();
+    assert!(started.elapsed() < Duration::from_millis(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_of_a_broken_watch_is_waited_for_no_longer_than_five_seconds() {
+    let world = World::new(|_| ok(map("x", "u", 50, "new")));
+    world.cache.set(40, &[map("x", "u", 40, "old")]);
+    world.send(request("PUT", MAP, "{}")).await;
+    let started = Instant::now();
+    let object = ObjectRef { namespace: Some("a".into()), name: "x".into() };
+    world.guest.own_writes_seen("", "configmaps", &object).await;
+    assert!((Duration::from_secs(4)..=Duration::from_secs(5)).contains(&started.elapsed()), "{:?}", started.elapsed());
+}
+
 // Rule 26
 #[tokio::test(start_paused = true)]
 async fn a_deleted_object_is_gone_from_the_cache_at_once() {
