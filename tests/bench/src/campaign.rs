@@ -8,7 +8,7 @@ use wasm_operator_devel::Progress;
 
 use crate::contestant::Contestant;
 use crate::repeat::{Procedure, Repeat, measure};
-use crate::stage::Stage;
+use crate::stage::{Shape, Stage};
 use crate::statistics::{Selection, quiet, select};
 use crate::system::MemoryGroup;
 use crate::variant::Variant;
@@ -18,6 +18,8 @@ use crate::variant::Variant;
 pub(crate) struct Campaign {
     /// In the order of the results.
     pub(crate) variants: Vec<Variant>,
+    /// Who watches whom.
+    pub(crate) shape: Shape,
     /// Numbers of controllers.
     pub(crate) sizes: Vec<usize>,
     /// How each repeat is done.
@@ -70,8 +72,12 @@ impl Measured {
 
 impl Campaign {
     /// Measures everything. Variants take turns, so that what changes over time meets all of them. One that fails is left out
-    /// from then on.
-    pub(crate) async fn run(&self, stage: &Stage) -> Result<Vec<Measured>> {
+    /// from then on. What there is so far is given to `save` after each number of controllers: a run takes hours.
+    pub(crate) async fn run(
+        &self,
+        stage: &Stage,
+        mut save: impl FnMut(&[Measured]) -> Result<()>,
+    ) -> Result<Vec<Measured>> {
         let mut all = Vec::new();
         for controllers in &self.sizes {
             let variants = self.variants.iter().filter(|variant| variant.runs_with(*controllers));
@@ -98,18 +104,19 @@ impl Campaign {
                 }
             }
             all.extend(measured);
+            save(&all)?;
         }
         Ok(all)
     }
 
     async fn once(&self, stage: &Stage, variant: Variant, controllers: usize) -> Result<Repeat> {
         let context = || format!("`{}` with {controllers} controllers", variant.id);
-        let ring = stage.ring(controllers).await.with_context(context)?;
+        let course = stage.course(self.shape, controllers).await.with_context(context)?;
         // Each repeat has a group of its own: file pages stay charged to the group that read them first.
         let group = MemoryGroup::create().ok();
         let launcher = group.as_ref().map(MemoryGroup::launcher).unwrap_or_default();
-        let contestant = Contestant::prepare(variant, stage, &ring, launcher).await.with_context(context)?;
+        let contestant = Contestant::prepare(variant, stage, &course, launcher).await.with_context(context)?;
         stage.until_quiet(self.rules.others_cores, Duration::from_secs(self.rules.patience_seconds)).await?;
-        measure(stage, &ring, variant, &self.procedure, contestant, group.as_ref()).await
+        measure(stage, &course, variant, &self.procedure, contestant, group.as_ref()).await
     }
 }

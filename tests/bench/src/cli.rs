@@ -8,6 +8,7 @@ use harness::{Result, target};
 
 use crate::campaign::{Campaign, Rules};
 use crate::repeat::Procedure;
+use crate::stage::Shape;
 use crate::traces::Replay;
 use crate::variant::{self, Variant};
 
@@ -39,6 +40,10 @@ pub(crate) struct Arguments {
     /// Seconds without a change after the load
     #[arg(long)]
     quiet_seconds: Option<u64>,
+    /// All controllers watch the same object, and one event wakes all of them, instead of a ring; without the variants of one
+    /// process for all
+    #[arg(long, conflicts_with = "traces")]
+    star: bool,
     /// Replays traces of events to guests whose wake is dear, instead of running the ring
     #[arg(long)]
     traces: bool,
@@ -59,23 +64,25 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// What is to be measured.
     pub(crate) fn campaign(&self) -> Result<Campaign> {
-        let variants = match (self.variants.is_empty(), self.quick) {
-            (false, _) => self.variants.clone(),
-            (true, false) => variant::ALL.to_vec(),
-            (true, true) => variant::ALL.into_iter().filter(|variant| variant.is_in_quick_run()).collect(),
+        let shape = if self.star { Shape::Star } else { Shape::Ring };
+        let runs = |variant: &Variant| variant.runs_in(shape) && (!self.quick || variant.is_in_quick_run());
+        let variants = match self.variants.as_slice() {
+            [] => variant::ALL.into_iter().filter(runs).collect(),
+            chosen => chosen.to_vec(),
         };
         let sizes = match (self.n.is_empty(), self.quick) {
             (false, _) => self.n.clone(),
             (true, true) => vec![10],
             (true, false) => vec![1, 10, 50, 100, 500, 1_000],
         };
-        variant::ensure_some(&variants, &sizes)?;
+        variant::ensure_some(&variants, &sizes, shape)?;
         let (hops, settle_seconds, quiet_seconds, patience_seconds) =
             if self.quick { (300, 1, 2, 2) } else { (2_000, 5, 20, 60) };
         let repeats = usize::from(self.repeats);
         let attempts = self.attempts.map_or(if self.quick { repeats } else { repeats * 2 }, usize::from);
         Ok(Campaign {
             variants,
+            shape,
             sizes,
             procedure: Procedure {
                 hops: self.hops.map_or(hops, |hops| hops as usize),
@@ -142,6 +149,12 @@ mod tests {
     }
 
     #[test]
+    fn a_star_leaves_out_what_knows_only_the_ring() {
+        let star = campaign(&["--star"]).unwrap();
+        assert_eq!((star.shape, star.variants.len()), (Shape::Star, variant::ALL.len() - 3));
+    }
+
+    #[test]
     fn traces_are_replayed_only_when_asked_for() {
         let replay =
             |arguments: &[&str]| Arguments::try_parse_from([&["devel/bench"], arguments].concat()).unwrap().replay();
@@ -155,6 +168,8 @@ mod tests {
         for bad in [
             &["--variants", "java"][..],
             &["--n", "0"],
+            &["--star", "--variants", "asleep,floor"],
+            &["--star", "--traces"],
             &["--repeats", "0"],
             &["--hops", "0"],
             &["--variants", "go-each", "--n", "1000"],

@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::apiserver::Requests;
 use crate::contestant::{Contestant, Running};
-use crate::lap::{Eye, hops};
-use crate::stage::{Ring, Stage};
+use crate::lap::Eye;
+use crate::stage::{Course, Stage};
 use crate::system::{CpuTimes, Memory, MemoryGroup, Others, memory_of};
 use crate::variant::Variant;
 
@@ -42,8 +42,8 @@ pub(crate) struct Procedure {
 }
 
 impl Procedure {
-    fn laps(&self, ring: &Ring) -> usize {
-        self.hops.div_ceil(ring.hops()).clamp(1, self.most_laps)
+    fn laps(&self, course: &Course) -> usize {
+        self.hops.div_ceil(course.hops()).clamp(1, self.most_laps)
     }
 }
 
@@ -91,28 +91,28 @@ pub(crate) struct Repeat {
 /// Measures a variant once.
 pub(crate) async fn measure(
     stage: &Stage,
-    ring: &Ring,
+    course: &Course,
     variant: Variant,
     procedure: &Procedure,
     contestant: Contestant,
     group: Option<&MemoryGroup>,
 ) -> Result<Repeat> {
     let mut eye = stage.watch().await?;
-    let nonce = stage.send(ring).await?;
+    let nonce = stage.send(course).await?;
     let start = Instant::now();
     let mut running = contestant.start().await?;
     let lap = tokio::select! {
-        lap = eye.lap(nonce, &ring.namespaces, START_PATIENCE) => lap,
+        lap = eye.lap(nonce, &course.namespaces, START_PATIENCE) => lap,
         ended = death(&mut running) => Err(ended),
     };
     let arrivals = lap.with_context(|| format!("the first lap of `{}`", variant.id))?;
     let ready = arrivals.iter().max().context("a lap without arrivals")?.saturating_duration_since(start);
-    let driver = Driver { stage, ring, group };
+    let driver = Driver { stage, course, group };
     let result = driver.phases(&mut eye, &running, procedure, ready).await;
     // Whatever went wrong, that a process has ended explains it better.
     running.ensure_alive()?;
     stage.ensure_alive()?;
-    result.with_context(|| format!("`{}` with {} controllers", variant.id, ring.controllers))
+    result.with_context(|| format!("`{}` with {} controllers", variant.id, course.controllers))
 }
 
 async fn death(running: &mut Running) -> harness::Error {
@@ -126,7 +126,7 @@ async fn death(running: &mut Running) -> harness::Error {
 
 struct Driver<'a> {
     stage: &'a Stage,
-    ring: &'a Ring,
+    course: &'a Course,
     group: Option<&'a MemoryGroup>,
 }
 
@@ -136,7 +136,7 @@ impl Driver<'_> {
         sleep(Duration::from_secs(procedure.settle_seconds)).await;
         let idle = self.memory(&pids)?;
 
-        let laps = procedure.laps(self.ring);
+        let laps = procedure.laps(self.course);
         let wakes = wakes(running).await?;
         let client = self.stage.client();
         let requests = Requests::read(&client).await?;
@@ -183,9 +183,9 @@ impl Driver<'_> {
     async fn laps(&self, eye: &mut Eye, laps: usize) -> Result<Latencies> {
         let mut latencies = Latencies::default();
         for _ in 0..laps {
-            let nonce = self.stage.send(self.ring).await?;
-            let arrivals = eye.lap(nonce, &self.ring.namespaces, LAP_PATIENCE).await?;
-            hops(&arrivals).for_each(|hop| latencies.add(hop));
+            let nonce = self.stage.send(self.course).await?;
+            let arrivals = eye.lap(nonce, &self.course.namespaces, LAP_PATIENCE).await?;
+            self.course.latencies(&arrivals).for_each(|hop| latencies.add(hop));
             sleep(LAP_PAUSE).await;
         }
         Ok(latencies)
@@ -195,10 +195,10 @@ impl Driver<'_> {
     async fn memory_under_load(&self, eye: &mut Eye, pids: &[u32]) -> Result<Memory> {
         let mut most = Memory::default();
         for _ in 0..LOAD_SAMPLES {
-            let nonce = self.stage.send(self.ring).await?;
+            let nonce = self.stage.send(self.course).await?;
             let memory = self.memory(pids)?;
             most = most.most(&memory);
-            eye.lap(nonce, &self.ring.namespaces, LAP_PATIENCE).await?;
+            eye.lap(nonce, &self.course.namespaces, LAP_PATIENCE).await?;
         }
         Ok(most)
     }

@@ -7,7 +7,7 @@ use harness::{Context as _, Result, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 use wasm_operator_devel::Progress;
 
-use crate::campaign::Campaign;
+use crate::campaign::{Campaign, Measured};
 use crate::cli::Arguments;
 use crate::report::{self, Results};
 use crate::stage::Stage;
@@ -46,10 +46,12 @@ async fn ring(campaign: &Campaign, out: &Path) -> Result<()> {
     let no_cgroup = MemoryGroup::create().err();
     let stage = Stage::start().await?;
     let started = jiff::Timestamp::now();
-    let measured = campaign.run(&stage).await?;
     let (machine, version) = (Machine::this(), stage.version().await?);
-    let results = Results::new(started, machine, version, campaign, &measured, no_cgroup);
-    report::write(&results, out)?;
+    let results =
+        |measured: &[Measured]| Results::new(started, &machine, &version, campaign, measured, no_cgroup.as_deref());
+    let measured = campaign.run(&stage, |measured| report::write(&results(measured), out)).await?;
+    let results = results(&measured);
+    report::print(&results)?;
     let failures = results.failures();
     ensure!(
         failures.is_empty(),

@@ -8,6 +8,7 @@ use harness::{Context as _, OwnCluster, Result, Space, bail};
 use kube::api::{DeleteParams, DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt as _};
+use serde::Serialize;
 use tokio::time::Instant;
 use wasm_operator_devel::Options;
 
@@ -26,27 +27,59 @@ pub(crate) struct Stage {
     nonce: Cell<i64>,
 }
 
-/// The namespaces of a ring, in the order of a lap.
+/// Who watches whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Shape {
+    /// Each controller watches a namespace and writes into that of the next: one event wakes one.
+    Ring,
+    /// All controllers watch the first namespace, and each writes into one of its own: one event wakes all.
+    Star,
+}
+
+/// The namespaces that a nonce comes to, in the order of a lap.
 #[derive(Debug, Clone)]
-pub(crate) struct Ring {
+pub(crate) struct Course {
+    shape: Shape,
     /// What the names begin with; a number follows.
     pub(crate) prefix: String,
     /// How many controllers there are.
     pub(crate) controllers: usize,
-    /// The namespaces: one for each controller, and a second one for a single controller to write to.
+    /// The namespaces: one for each controller, and one more where a single controller would write to its own, or all watch
+    /// the same.
     pub(crate) namespaces: Vec<String>,
 }
 
-impl Ring {
-    fn new(prefix: String, controllers: usize) -> Self {
-        let namespaces = (0..controllers.max(2)).map(|index| format!("{prefix}{index}")).collect();
-        Self { prefix, controllers, namespaces }
+impl Course {
+    /// `prefix` is what the names of the namespaces begin with.
+    pub(crate) fn new(shape: Shape, prefix: String, controllers: usize) -> Self {
+        let namespaces = match shape {
+            Shape::Ring => controllers.max(2),
+            Shape::Star => controllers + 1,
+        };
+        let namespaces = (0..namespaces).map(|index| format!("{prefix}{index}")).collect();
+        Self { shape, prefix, controllers, namespaces }
     }
 
     /// Each controller's namespaces: the one it watches and the one it writes to.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
-        let next = self.namespaces.iter().cycle().skip(1);
-        self.namespaces.iter().zip(next).take(self.controllers).map(|(from, to)| (from.as_str(), to.as_str()))
+        let watched = |index: usize| match self.shape {
+            Shape::Ring => index,
+            Shape::Star => 0,
+        };
+        let next = self.namespaces.iter().cycle().skip(1).take(self.controllers).enumerate();
+        next.filter_map(move |(index, to)| Some((self.namespaces.get(watched(index))?.as_str(), to.as_str())))
+    }
+
+    /// How long each controller took, by when the nonce came to each namespace.
+    pub(crate) fn latencies(&self, arrivals: &[Instant]) -> impl Iterator<Item = Duration> {
+        arrivals.windows(2).filter_map(move |pair| {
+            let since = match self.shape {
+                Shape::Ring => pair.first(),
+                Shape::Star => arrivals.first(),
+            };
+            Some(pair.last()?.saturating_duration_since(*since?))
+        })
     }
 
     /// Hops of a lap.
@@ -74,9 +107,9 @@ impl Stage {
 
     /// A server that has just started answers the first requests more slowly, which the first variant would pay for.
     async fn warm_up(&self) -> Result<()> {
-        let ring = self.ring(1).await?;
+        let course = self.course(Shape::Ring, 1).await?;
         for _ in 0..WARM_UP_WRITES {
-            self.send(&ring).await?;
+            self.send(&course).await?;
         }
         Ok(())
     }
@@ -101,17 +134,17 @@ impl Stage {
         Ok(self.client().apiserver_version().await?.git_version)
     }
 
-    /// Makes the namespaces of a ring, if need be, and removes what an earlier ring left in any.
-    pub(crate) async fn ring(&self, controllers: usize) -> Result<Ring> {
-        let ring = Ring::new(self.space.name_of("ring-"), controllers);
-        for index in 0..ring.namespaces.len() {
+    /// Makes the namespaces, if need be, and removes what an earlier variant left in any.
+    pub(crate) async fn course(&self, shape: Shape, controllers: usize) -> Result<Course> {
+        let course = Course::new(shape, self.space.name_of("ring-"), controllers);
+        for index in 0..course.namespaces.len() {
             self.space.namespace(&format!("ring-{index}")).await?;
         }
         for object in self.objects().list(&ListParams::default()).await?.items {
             let namespace = object.namespace().context("an object without a namespace")?;
             objects(&self.space, &namespace).delete(&object.name_any(), &DeleteParams::default()).await?;
         }
-        Ok(ring)
+        Ok(course)
     }
 
     /// Opens the driver's watch.
@@ -120,10 +153,10 @@ impl Stage {
     }
 
     /// Writes a new nonce into the first namespace, and returns it.
-    pub(crate) async fn send(&self, ring: &Ring) -> Result<i64> {
+    pub(crate) async fn send(&self, course: &Course) -> Result<i64> {
         let nonce = self.nonce.get() + 1;
         self.nonce.set(nonce);
-        let first = ring.namespaces.first().context("a ring without namespaces")?;
+        let first = course.namespaces.first().context("a course without namespaces")?;
         ring::write(&self.space, first, nonce).await?;
         Ok(nonce)
     }
@@ -166,15 +199,34 @@ mod tests {
 
     #[test]
     fn the_last_controller_closes_the_ring() {
-        let ring = Ring::new("r-".to_owned(), 3);
-        assert_eq!(ring.pairs().collect::<Vec<_>>(), [("r-0", "r-1"), ("r-1", "r-2"), ("r-2", "r-0")]);
-        assert_eq!(ring.hops(), 2);
+        let course = Course::new(Shape::Ring, "r-".to_owned(), 3);
+        assert_eq!(course.pairs().collect::<Vec<_>>(), [("r-0", "r-1"), ("r-1", "r-2"), ("r-2", "r-0")]);
+        assert_eq!(course.hops(), 2);
     }
 
     #[test]
     fn a_single_controller_has_a_second_namespace_to_write_to() {
-        let ring = Ring::new("r-".to_owned(), 1);
-        assert_eq!(ring.pairs().collect::<Vec<_>>(), [("r-0", "r-1")]);
-        assert_eq!(ring.hops(), 1);
+        let course = Course::new(Shape::Ring, "r-".to_owned(), 1);
+        assert_eq!(course.pairs().collect::<Vec<_>>(), [("r-0", "r-1")]);
+        assert_eq!(course.hops(), 1);
+    }
+    #[test]
+    fn in_a_star_all_watch_the_first_namespace() {
+        let course = Course::new(Shape::Star, "r-".to_owned(), 2);
+        assert_eq!(course.pairs().collect::<Vec<_>>(), [("r-0", "r-1"), ("r-0", "r-2")]);
+        assert_eq!(course.hops(), 2);
+    }
+
+    #[test]
+    fn latencies_count_from_the_namespace_that_the_controller_watches() {
+        let start = Instant::now();
+        let arrivals = [0, 2, 7].map(|milliseconds| start + Duration::from_millis(milliseconds));
+        let latencies = |shape, arrivals: &[Instant]| {
+            let course = Course::new(shape, "r-".to_owned(), 2);
+            course.latencies(arrivals).map(|latency| latency.as_millis()).collect::<Vec<_>>()
+        };
+        assert_eq!(latencies(Shape::Ring, &arrivals), [2, 5]);
+        assert_eq!(latencies(Shape::Star, &arrivals), [2, 7]);
+        assert!(latencies(Shape::Star, &[start]).is_empty() && latencies(Shape::Ring, &[]).is_empty());
     }
 }

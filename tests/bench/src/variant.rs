@@ -3,6 +3,8 @@
 use harness::{Result, bail};
 use serde_json::{Value, json};
 
+use crate::stage::Shape;
+
 /// Controllers per process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -140,6 +142,11 @@ impl Variant {
     pub(crate) fn runs_with(self, controllers: usize) -> bool {
         self.is_ours() || controllers <= PEERS_MOST
     }
+
+    /// Whether each of its controllers is told what to watch and where to write. One process for all knows only the ring.
+    pub(crate) fn runs_in(self, shape: Shape) -> bool {
+        shape == Shape::Ring || !matches!(self.kind, Kind::Go(Form::Shared) | Kind::KubeRs(Form::Shared) | Kind::Floor)
+    }
 }
 
 /// A thousand Go processes need 28 GiB.
@@ -156,8 +163,11 @@ pub(crate) fn controllers(text: &str) -> Result<usize, String> {
 /// More namespaces than this were never tried.
 const MOST_CONTROLLERS: usize = 2_000;
 
-/// Fails when a list names nothing to do.
-pub(crate) fn ensure_some(variants: &[Variant], sizes: &[usize]) -> Result<()> {
+/// Fails when a list names nothing to do, or what cannot be done.
+pub(crate) fn ensure_some(variants: &[Variant], sizes: &[usize], shape: Shape) -> Result<()> {
+    if let Some(variant) = variants.iter().find(|variant| !variant.runs_in(shape)) {
+        bail!("`{}` is one process that knows only the ring; leave it out with --star", variant.id);
+    }
     if !sizes.iter().any(|size| variants.iter().any(|variant| variant.runs_with(*size))) {
         bail!("nothing to measure: beyond {PEERS_MOST} controllers only variants of wasm-operator are run");
     }
@@ -181,8 +191,8 @@ mod tests {
         let go = Variant::parse("go-each").unwrap();
         assert!(go.runs_with(100) && !go.runs_with(500));
         assert!(Variant::parse("asleep").unwrap().runs_with(1_000));
-        assert!(ensure_some(&[go], &[500]).is_err());
-        assert!(ensure_some(&[go], &[500, 10]).is_ok());
+        assert!(ensure_some(&[go], &[500], Shape::Ring).is_err());
+        assert!(ensure_some(&[go], &[500, 10], Shape::Star).is_ok());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use harness::ring::guest_of;
 use harness::{Guest, Host, Result, component, ensure};
 
-use crate::stage::{Ring, Stage};
+use crate::stage::{Course, Stage};
 use crate::variant::{Components, Sleep};
 use crate::{cache, distinct};
 
@@ -15,38 +15,43 @@ fn name(index: usize) -> String {
 }
 
 /// The guests of a ring.
-fn guest_names(ring: &Ring) -> impl Iterator<Item = String> {
-    (0..ring.controllers).map(name)
+fn guest_names(course: &Course) -> impl Iterator<Item = String> {
+    (0..course.controllers).map(name)
 }
 
 /// Writes configuration and rights, and compiles what is not compiled yet.
 pub(super) async fn prepare(
     stage: &Stage,
-    ring: &Ring,
+    course: &Course,
     sleep: Sleep,
     components: Components,
     launcher: Vec<String>,
 ) -> Result<Host> {
     let original = component("ring")?;
     let files = match components {
-        Components::One => vec![original; ring.controllers],
-        Components::Distinct => distinct::write(&original, &cache::distinct(&original)?, ring.controllers)?,
+        Components::One => vec![original; course.controllers],
+        Components::Distinct => distinct::write(&original, &cache::distinct(&original)?, course.controllers)?,
     };
-    let guests = guests(ring, "ring", sleep).zip(&files).map(|(guest, file)| guest.wasm(file));
+    let guests = guests(course, "ring", sleep).zip(&files).map(|(guest, file)| guest.wasm(file));
     let host = host(stage, guests, launcher).await?;
     ensure_compiled_apart(&files, &cache::compiled()?)?;
     Ok(host)
 }
 
 /// The same for guests that are programs.
-pub(super) async fn prepare_programs(stage: &Stage, ring: &Ring, sleep: Sleep, launcher: Vec<String>) -> Result<Host> {
-    host(stage, guests(ring, "ring-operator", sleep), launcher).await
+pub(super) async fn prepare_programs(
+    stage: &Stage,
+    course: &Course,
+    sleep: Sleep,
+    launcher: Vec<String>,
+) -> Result<Host> {
+    host(stage, guests(course, "ring-operator", sleep), launcher).await
 }
 
 /// The guests of a ring, which all run this component.
-fn guests(ring: &Ring, program: &str, sleep: Sleep) -> impl Iterator<Item = Guest> {
-    guest_names(ring)
-        .zip(ring.pairs())
+fn guests(course: &Course, program: &str, sleep: Sleep) -> impl Iterator<Item = Guest> {
+    guest_names(course)
+        .zip(course.pairs())
         .map(move |(name, (from, to))| guest_of(program, &name, from, to).set("sleep", sleep.configuration()))
 }
 

@@ -7,7 +7,7 @@ mod rights;
 use harness::{Host, Metrics, Result, bail};
 use wasm_operator_devel::Component;
 
-use crate::stage::{Ring, Stage};
+use crate::stage::{Course, Stage};
 use crate::variant::{Kind, Variant};
 
 /// A variant with everything that comes before its start: rights, credentials, compiled components.
@@ -24,15 +24,20 @@ pub(crate) enum Running {
 
 impl Contestant {
     /// Prepares a variant for a ring. `launcher` is a command that executes what follows it; it may be empty.
-    pub(crate) async fn prepare(variant: Variant, stage: &Stage, ring: &Ring, launcher: Vec<String>) -> Result<Self> {
+    pub(crate) async fn prepare(
+        variant: Variant,
+        stage: &Stage,
+        course: &Course,
+        launcher: Vec<String>,
+    ) -> Result<Self> {
         Ok(match variant.kind {
             Kind::Guests(sleep, components) => {
-                Self::Host(Box::new(guests::prepare(stage, ring, sleep, components, launcher).await?))
+                Self::Host(Box::new(guests::prepare(stage, course, sleep, components, launcher).await?))
             }
             Kind::Programs(sleep) => {
-                Self::Host(Box::new(guests::prepare_programs(stage, ring, sleep, launcher).await?))
+                Self::Host(Box::new(guests::prepare_programs(stage, course, sleep, launcher).await?))
             }
-            kind => Self::Peers(peers::prepare(stage, ring, kind, launcher).await?),
+            kind => Self::Peers(peers::prepare(stage, course, kind, launcher).await?),
         })
     }
 

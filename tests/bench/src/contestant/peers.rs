@@ -7,7 +7,7 @@ use harness::{Result, ensure, logs_directory, target, write_kubeconfig};
 use wasm_operator_devel::Component;
 
 use super::rights;
-use crate::stage::{Ring, Stage};
+use crate::stage::{Course, Stage};
 use crate::variant::{Form, Kind};
 
 /// What is to be started.
@@ -24,13 +24,13 @@ impl Peers {
 }
 
 /// Gives the processes ServiceAccounts with rights, as a deployed controller has them, and writes a kubeconfig for each.
-pub(super) async fn prepare(stage: &Stage, ring: &Ring, kind: Kind, launcher: Vec<String>) -> Result<Peers> {
+pub(super) async fn prepare(stage: &Stage, course: &Course, kind: Kind, launcher: Vec<String>) -> Result<Peers> {
     let program = program(kind)?;
     let directory = stage.space().directory().join("peers");
     std::fs::create_dir_all(&directory)?;
     let mut commands = Vec::new();
     if let Kind::Go(Form::Each) | Kind::KubeRs(Form::Each) | Kind::NativeProgram = kind {
-        for (index, (from, to)) in ring.pairs().enumerate() {
+        for (index, (from, to)) in course.pairs().enumerate() {
             let token = rights::in_namespaces(stage, &format!("peer-{index}"), &[from, to]).await?;
             let kubeconfig = kubeconfig(stage, &directory, index, &token)?;
             let mut command = launched(&launcher, &program, &kubeconfig);
@@ -41,7 +41,7 @@ pub(super) async fn prepare(stage: &Stage, ring: &Ring, kind: Kind, launcher: Ve
         let token = rights::everywhere(stage, "peer-all").await?;
         let kubeconfig = kubeconfig(stage, &directory, "all", &token)?;
         let mut command = launched(&launcher, &program, &kubeconfig);
-        command.args(["--all", &ring.controllers.to_string(), "--prefix", &ring.prefix]);
+        command.args(["--all", &course.controllers.to_string(), "--prefix", &course.prefix]);
         if kind == Kind::Floor {
             command.arg("--floor");
         }

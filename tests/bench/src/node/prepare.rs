@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::stage::Stage;
-use crate::stage::Ring;
+use crate::stage::Course;
 
 /// By which our pods are found.
 pub(super) const LABEL: &str = "bench.wasm-operator.dev/pod";
@@ -83,15 +83,15 @@ pub(super) struct Prepared {
 }
 
 /// Does everything that comes before the pods.
-pub(super) async fn prepare(stage: &Stage, ring: &Ring, variant: Deployed, memory: Memory) -> Result<Prepared> {
+pub(super) async fn prepare(stage: &Stage, course: &Course, variant: Deployed, memory: Memory) -> Result<Prepared> {
     match variant {
-        Deployed::Go => peers(stage, ring, GO_IMAGE, memory).await,
-        Deployed::KubeRs => peers(stage, ring, RUST_IMAGE, memory).await,
-        Deployed::WasmOperator => host(stage, ring, memory).await,
+        Deployed::Go => peers(stage, course, GO_IMAGE, memory).await,
+        Deployed::KubeRs => peers(stage, course, RUST_IMAGE, memory).await,
+        Deployed::WasmOperator => host(stage, course, memory).await,
     }
 }
 
-async fn peers(stage: &Stage, ring: &Ring, image: &str, memory: Memory) -> Result<Prepared> {
+async fn peers(stage: &Stage, course: &Course, image: &str, memory: Memory) -> Result<Prepared> {
     const ACCOUNT: &str = "peer";
     let namespace = stage.space().namespace("peers").await?;
     let (client, name) = (stage.client(), "bench-node-peer");
@@ -104,7 +104,7 @@ async fn peers(stage: &Stage, ring: &Ring, image: &str, memory: Memory) -> Resul
         "subjects": [{ "kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace }],
     });
     apply(&Api::<ClusterRoleBinding>::all(client), name, binding).await?;
-    let pods = ring.pairs().enumerate().map(|(index, (from, to))| {
+    let pods = course.pairs().enumerate().map(|(index, (from, to))| {
         let mut spec = json!({
             "serviceAccountName": ACCOUNT,
             "securityContext": { "runAsNonRoot": true, "runAsUser": USER, "seccompProfile": { "type": "RuntimeDefault" } },
@@ -124,8 +124,8 @@ async fn peers(stage: &Stage, ring: &Ring, image: &str, memory: Memory) -> Resul
     Ok(Prepared { namespace, pods: pods.collect::<Result<_>>()? })
 }
 
-async fn host(stage: &Stage, ring: &Ring, memory: Memory) -> Result<Prepared> {
-    let guests = ring.pairs().enumerate().map(|(index, (from, to))| guest(&format!("ring-{index}"), from, to));
+async fn host(stage: &Stage, course: &Course, memory: Memory) -> Result<Prepared> {
+    let guests = course.pairs().enumerate().map(|(index, (from, to))| guest(&format!("ring-{index}"), from, to));
     // Its account with the rights that `wasm-operator rbac` prints; the process itself is not started here.
     let host = stage.space().host().watching_everywhere().guests(guests).prepare().await?;
     let namespace = host.namespace().to_owned();

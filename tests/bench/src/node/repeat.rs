@@ -10,8 +10,8 @@ use super::cgroups::{self, Used};
 use super::pods::Pods;
 use super::prepare::{Deployed, Memory, make_kept_cache, prepare};
 use super::stage::Stage;
-use crate::lap::{Eye, hops};
-use crate::stage::Ring;
+use crate::lap::Eye;
+use crate::stage::Course;
 use crate::system::Others;
 
 /// Between two laps, so that what a lap leaves behind is not part of the next.
@@ -80,20 +80,20 @@ pub(crate) async fn repeat(
     controllers: usize,
     memory: Memory,
 ) -> Result<Repeat> {
-    let ring = stage.ring(controllers).await?;
+    let course = stage.course(controllers).await?;
     make_kept_cache()?;
-    let prepared = prepare(stage, &ring, variant, memory).await?;
+    let prepared = prepare(stage, &course, variant, memory).await?;
     drop_file_pages()?;
     let before = Used::now()?;
     let mut eye = stage.watch().await?;
-    let nonce = stage.send(&ring).await?;
+    let nonce = stage.send(&course).await?;
     let start = Instant::now();
     let pods = Pods::create(stage, prepared).await?;
     let patience = if matches!(memory, Memory::Limit(_)) { LIMITED_START_PATIENCE } else { START_PATIENCE };
     let measured = async {
-        lap(&mut eye, nonce, &ring, patience).await?;
+        lap(&mut eye, nonce, &course, patience).await?;
         let started = start.elapsed();
-        measure(stage, plan, &ring, &mut eye, &before, started).await
+        measure(stage, plan, &course, &mut eye, &before, started).await
     };
     let measured = tokio::select! {
         measured = measured => measured,
@@ -107,7 +107,7 @@ pub(crate) async fn repeat(
 async fn measure(
     stage: &Stage,
     plan: &Plan,
-    ring: &Ring,
+    course: &Course,
     eye: &mut Eye,
     before: &Used,
     started: Duration,
@@ -117,19 +117,19 @@ async fn measure(
     let measured: Vec<u32> = stage.pids()?.into_iter().chain(cgroups::processes()?).collect();
     let others = Others::than(&measured)?;
     let mut latencies = Latencies::default();
-    for _ in 0..plan.hops.div_ceil(ring.hops()) {
-        let nonce = stage.send(ring).await?;
-        let arrivals = lap(eye, nonce, ring, LAP_PATIENCE).await?;
-        hops(&arrivals).for_each(|hop| latencies.add(hop));
+    for _ in 0..plan.hops.div_ceil(course.hops()) {
+        let nonce = stage.send(course).await?;
+        let arrivals = lap(eye, nonce, course, LAP_PATIENCE).await?;
+        course.latencies(&arrivals).for_each(|hop| latencies.add(hop));
         sleep(LAP_PAUSE).await;
     }
     let others_cores = others.cores()?;
     let mut load = Used::default();
     for _ in 0..LOAD_SAMPLES {
-        let nonce = stage.send(ring).await?;
+        let nonce = stage.send(course).await?;
         let now = Used::now()?.since(before);
         load = if now.sum() > load.sum() { now } else { load };
-        lap(eye, nonce, ring, LAP_PATIENCE).await?;
+        lap(eye, nonce, course, LAP_PATIENCE).await?;
     }
     let milliseconds = |percent| latencies.percentile(percent).as_secs_f64() * 1e3;
     Ok(Repeat {
@@ -146,8 +146,8 @@ async fn measure(
 }
 
 /// A lap that stops is the pods' fault: the driver and the control plane have all the memory that they want.
-async fn lap(eye: &mut Eye, nonce: i64, ring: &Ring, patience: Duration) -> Result<Vec<Instant>> {
-    eye.lap(nonce, &ring.namespaces, patience).await.map_err(|error| NotBorne(format!("{error:#}")).into())
+async fn lap(eye: &mut Eye, nonce: i64, course: &Course, patience: Duration) -> Result<Vec<Instant>> {
+    eye.lap(nonce, &course.namespaces, patience).await.map_err(|error| NotBorne(format!("{error:#}")).into())
 }
 
 /// File pages are charged to whoever reads them first. Those of the images were read by whoever built and imported them; from now on

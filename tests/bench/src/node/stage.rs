@@ -13,7 +13,7 @@ use serde::Serialize;
 use wasm_operator_devel::State;
 
 use crate::lap::Eye;
-use crate::stage::Ring;
+use crate::stage::{Course, Shape};
 
 /// Where `devel/node/up` notes the processes that it started.
 const PROCESSES: &str = "/var/lib/wasm-operator-node/pid";
@@ -76,17 +76,16 @@ impl Stage {
     }
 
     /// Makes the namespaces of a ring, if need be, and removes what an earlier ring left in any.
-    pub(crate) async fn ring(&self, controllers: usize) -> Result<Ring> {
-        let prefix = self.space.name_of("ring-");
-        let namespaces: Vec<String> = (0..controllers.max(2)).map(|index| format!("{prefix}{index}")).collect();
-        for index in 0..namespaces.len() {
+    pub(crate) async fn course(&self, controllers: usize) -> Result<Course> {
+        let course = Course::new(Shape::Ring, self.space.name_of("ring-"), controllers);
+        for index in 0..course.namespaces.len() {
             self.space.namespace(&format!("ring-{index}")).await?;
         }
         for object in self.objects().list(&ListParams::default()).await?.items {
             let namespace = object.namespace().context("an object without a namespace")?;
             objects(&self.space, &namespace).delete(&object.name_any(), &DeleteParams::default()).await?;
         }
-        Ok(Ring { prefix, controllers, namespaces })
+        Ok(course)
     }
 
     /// Opens the driver's watch.
@@ -95,10 +94,10 @@ impl Stage {
     }
 
     /// Writes a new nonce into the first namespace, and returns it.
-    pub(crate) async fn send(&self, ring: &Ring) -> Result<i64> {
+    pub(crate) async fn send(&self, course: &Course) -> Result<i64> {
         let nonce = self.nonce.get() + 1;
         self.nonce.set(nonce);
-        let first = ring.namespaces.first().context("a ring without namespaces")?;
+        let first = course.namespaces.first().context("a course without namespaces")?;
         ring::write(&self.space, first, nonce).await?;
         Ok(nonce)
     }

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::campaign::{Campaign, Measured, Rules};
 use crate::repeat::{Procedure, Repeat};
+use crate::stage::Shape;
 use crate::statistics::Spread;
 use crate::system::{Machine, Memory};
 use knobs::Knob;
@@ -28,6 +29,7 @@ pub(crate) struct Results {
     started: String,
     machine: Machine,
     kubernetes: String,
+    shape: Shape,
     procedure: Procedure,
     rules: Rules,
     /// Why there are no figures of a cgroup, if there are none.
@@ -97,20 +99,21 @@ impl Results {
     /// Of a campaign.
     pub(crate) fn new(
         started: jiff::Timestamp,
-        machine: Machine,
-        kubernetes: String,
+        machine: &Machine,
+        kubernetes: &str,
         campaign: &Campaign,
         measured: &[Measured],
-        no_cgroup: Option<String>,
+        no_cgroup: Option<&str>,
     ) -> Self {
         Self {
             started: started.strftime("%Y-%m-%d %H:%M UTC").to_string(),
             knobs: knobs::all(machine.cores),
-            machine,
-            kubernetes,
+            machine: machine.clone(),
+            kubernetes: kubernetes.to_owned(),
+            shape: campaign.shape,
             procedure: campaign.procedure,
             rules: campaign.rules,
-            no_cgroup,
+            no_cgroup: no_cgroup.map(str::to_owned),
             distinct: DISTINCT,
             rows: measured.iter().map(|measured| Row::new(measured, &campaign.rules)).collect(),
         }
@@ -149,11 +152,13 @@ pub(crate) fn write(results: &Results, directory: &Path) -> Result<()> {
         let path = directory.join(name);
         std::fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))
     };
-    let table = table::markdown(results);
     save("results.json", &serde_json::to_string_pretty(results)?)?;
-    save("results.md", &table)?;
+    save("results.md", &table::markdown(results))?;
     save("memory.svg", &picture::memory(results))?;
-    save("latency.svg", &picture::latency(results))?;
-    std::io::Write::write_all(&mut std::io::stdout(), table.as_bytes())?;
-    Ok(())
+    save("latency.svg", &picture::latency(results))
+}
+
+/// Prints what `results.md` has.
+pub(crate) fn print(results: &Results) -> Result<()> {
+    Ok(std::io::Write::write_all(&mut std::io::stdout(), table::markdown(results).as_bytes())?)
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{PHASES, Results, Row, knobs};
+use crate::stage::Shape;
 use crate::statistics::Spread;
 
 /// Everything as one text.
@@ -50,6 +51,13 @@ fn header(text: &mut String, results: &Results) {
         "Rss counts what processes share in each of them (as separate images would), Pss divides it, anonymous is what no file backs. \
          Start: from the first process until a nonce that was written before has been round once."
     );
+    if results.shape == Shape::Star {
+        let _ = writeln!(
+            text,
+            "\nAll controllers watch the same object and write into namespaces of their own: one event wakes all of them at once. Hop: \
+             from the driver's event of that object to its event of a controller's write."
+        );
+    }
     if let Some(why) = &results.no_cgroup {
         let _ = writeln!(text, "\nNo figures of a cgroup: {why}.");
     }
