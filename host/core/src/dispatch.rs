@@ -28,7 +28,7 @@ use crate::timer::Timers;
 
 pub use self::command::{DEFAULT_MAX_RUNS, Job, Options, Settings, Snapshot, Step, WakeReason};
 use self::guest::Guest;
-pub use self::programs::{ProgramRun, SLEEP_RETRY};
+pub use self::programs::{PAUSE, ProgramRun, SLEEP_RETRY};
 pub use self::requests::{DEFAULT_MAX_REQUESTS, Refusal, RequestId, Serve};
 pub use crate::lifecycle::{Path, SleepReason, State};
 pub use crate::prediction::{SleepPolicy, Tally};

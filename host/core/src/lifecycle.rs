@@ -87,6 +87,8 @@ pub(crate) enum Loop {
     Runs {
         /// From when on it may be hibernated; None for never.
         sleeps_from: Option<Time>,
+        /// Until then its wait counts as a pause.
+        pauses_until: Time,
     },
 }
 
@@ -194,7 +196,7 @@ impl Lifecycle {
             (Residency::Dormant | Residency::Cold, Some(Loop::Ended)) => {
                 return Some((self.may_run_from()?, Move::Start));
             }
-            (Residency::Awake { .. }, Some(Loop::Runs { sleeps_from })) => sleeps_from?,
+            (Residency::Awake { .. }, Some(Loop::Runs { sleeps_from, pauses_until })) => sleeps_from?.max(pauses_until),
             _ => Time::ZERO,
         };
         match self.residency {

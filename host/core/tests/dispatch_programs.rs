@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use wasm_operator_core::dispatch::{
-    Dispatcher, GuestId, Options, ProgramRun, SLEEP_RETRY, Settings, SleepPolicy, SleepReason, State, Step, Time,
-    WakeReason,
+    Dispatcher, GuestId, Options, PAUSE, ProgramRun, SLEEP_RETRY, Settings, SleepPolicy, SleepReason, State, Step,
+    Time, WakeReason,
 };
 
 const IDLE: Duration = Duration::from_millis(100);
@@ -100,6 +100,20 @@ fn an_idle_program_is_hibernated_and_goes_on_when_something_comes() {
     assert_eq!(fixture.state(), State::Awake);
     fixture.waits(run);
     assert!(!fixture.works(run, WakeReason::Timer), "it was awake");
+}
+
+#[test]
+fn a_program_that_sleeps_at_once_is_not_hibernated_for_a_pause_of_its_loop() {
+    let (mut fixture, run) = Fixture::running(true);
+    let settings = Settings { sleep: SleepPolicy::Immediately, ..Settings::default() };
+    fixture.dispatcher.update(fixture.now, fixture.guest, settings);
+    fixture.waits(run);
+    assert_eq!(fixture.step(), None);
+    fixture.pass(PAUSE / 2);
+    assert!(!fixture.works(run, WakeReason::Timer), "it was awake");
+    fixture.waits(run);
+    assert_eq!(fixture.advance(), PAUSE, "each pause begins anew");
+    assert_eq!(fixture.step(), Some(Step::Sleep(fixture.guest, SleepReason::Idle)));
 }
 
 #[test]
@@ -226,12 +240,14 @@ fn a_thousand_programs_leave_the_components_of_others_in_memory() {
     let mut dispatcher = Dispatcher::new(options);
     let settings = Settings { sleep: SleepPolicy::Immediately, ..Settings::default() };
     let guests: Vec<_> = (0..1_000).map(|_| dispatcher.add(Time::ZERO, settings.clone())).collect();
-    while let Some(step) = dispatcher.step(Time::ZERO) {
-        match step {
-            Step::Load(guest) => dispatcher.loaded_program(Time::ZERO, guest, true),
-            Step::Start(guest, run) => dispatcher.program_waits(Time::ZERO, guest, run),
-            Step::Sleep(_, SleepReason::Idle) => {}
-            other => panic!("{other:?}"),
+    for now in [Time::ZERO, Time::ZERO + PAUSE] {
+        while let Some(step) = dispatcher.step(now) {
+            match step {
+                Step::Load(guest) => dispatcher.loaded_program(now, guest, true),
+                Step::Start(guest, run) => dispatcher.program_waits(now, guest, run),
+                Step::Sleep(_, SleepReason::Idle) => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
     assert!(guests.iter().all(|guest| dispatcher.snapshot(Time::ZERO, *guest).unwrap().state == State::Hibernated));

@@ -13,6 +13,11 @@ use crate::timer::Time;
 /// How long a program that could not be hibernated, because the disk is full for example, stays awake at least.
 pub const SLEEP_RETRY: Duration = Duration::from_secs(60);
 
+/// How long a program waits before it counts as asleep to its sleep policy. Default 10 ms: a loop waits several times for each
+/// event, for the delay queue of its scheduler (kube-rs rounds up to a millisecond) and for the echo of its own write, and
+/// a hibernation and a wake for each of these cost more than the memory is worth meanwhile.
+pub const PAUSE: Duration = Duration::from_millis(10);
+
 /// One run of a program; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProgramRun(pub(super) u64);
@@ -28,13 +33,17 @@ pub(super) struct Program {
     sleeps: bool,
     /// Not before then, because it could not be lately.
     sleeps_from: Time,
+    /// Until then it may only pause.
+    pauses_until: Time,
 }
 
 impl Program {
     pub(super) fn state(&self) -> Loop {
         match self.run {
             None => Loop::Ended,
-            Some(_) => Loop::Runs { sleeps_from: self.sleeps.then_some(self.sleeps_from) },
+            Some(_) => {
+                Loop::Runs { sleeps_from: self.sleeps.then_some(self.sleeps_from), pauses_until: self.pauses_until }
+            }
         }
     }
 }
@@ -60,7 +69,7 @@ impl Guest {
         match self.program_loop() {
             None => true,
             Some(Loop::Ended) => false,
-            Some(Loop::Runs { sleeps_from }) => sleeps_from.is_some_and(|from| from <= now),
+            Some(Loop::Runs { sleeps_from, .. }) => sleeps_from.is_some_and(|from| from <= now),
         }
     }
 
@@ -79,7 +88,8 @@ impl Dispatcher {
     /// hibernated.
     pub fn loaded_program(&mut self, now: Time, id: GuestId, sleeps: bool) {
         let Some(guest) = self.live(id) else { return };
-        guest.program = Some(Program { run: None, works: false, sleeps, sleeps_from: Time::ZERO });
+        let (sleeps_from, pauses_until) = (Time::ZERO, Time::ZERO);
+        guest.program = Some(Program { run: None, works: false, sleeps, sleeps_from, pauses_until });
         guest.life.loaded(now);
         guest.next_resync = None;
         self.refresh(now, id);
@@ -115,7 +125,7 @@ impl Dispatcher {
     pub fn program_waits(&mut self, now: Time, id: GuestId, run: ProgramRun) {
         let Some(guest) = self.live(id) else { return };
         let Some(program) = guest.program.as_mut().filter(|program| program.run == Some(run)) else { return };
-        program.works = false;
+        (program.works, program.pauses_until) = (false, now + PAUSE);
         guest.prediction.idle(now, None);
         self.refresh(now, id);
     }
