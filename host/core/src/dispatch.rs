@@ -197,6 +197,9 @@ impl Dispatcher {
     pub fn echo_pending(&mut self, now: Time, id: GuestId, pending: bool) {
         let Some(guest) = self.live(id) else { return };
         guest.life.echo_pending(now, pending);
+        if !pending {
+            guest.program_pauses(now);
+        }
         self.refresh(now, id);
     }
 

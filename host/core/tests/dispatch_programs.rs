@@ -117,6 +117,18 @@ fn a_program_that_sleeps_at_once_is_not_hibernated_for_a_pause_of_its_loop() {
 }
 
 #[test]
+fn a_program_is_not_hibernated_until_it_has_heard_of_its_own_write() {
+    let (mut fixture, run) = Fixture::running(true);
+    fixture.dispatcher.echo_pending(fixture.now, fixture.guest, true);
+    fixture.waits(run);
+    fixture.pass(IDLE * 10);
+    assert_eq!(fixture.step(), None);
+    fixture.dispatcher.echo_pending(fixture.now, fixture.guest, false);
+    assert_eq!(fixture.advance(), PAUSE, "what the cache has is still on its way to the program");
+    assert_eq!(fixture.step(), Some(Step::Sleep(fixture.guest, SleepReason::Idle)));
+}
+
+#[test]
 fn a_program_that_may_not_be_hibernated_stays_awake_also_when_memory_is_short() {
     let (mut fixture, run) = Fixture::running(false);
     fixture.waits(run);

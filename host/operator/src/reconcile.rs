@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{error, info, info_span, warn};
-use wasm_operator_core::dispatch::{Completion, Job, WakeReason};
+use wasm_operator_cluster::gateway::GuestGateway;
+use wasm_operator_core::dispatch::{Completion, GuestId, Job, WakeReason};
 use wasm_operator_core::reconcile::{Failure, Outcome, Request};
 use wasm_operator_engine::{CallError, Instance};
 
@@ -35,7 +36,7 @@ pub(crate) async fn reconcile(host: Arc<Host>, guest: Arc<Guest>, job: Job, run:
         let (completion, cpu) = call(&host, &guest, &active, &job, id).await;
         host.metrics.finished(&guest.name, completion, started.elapsed());
         host.workers.used(job.guest, cpu);
-        await_echo(&host, &guest, &active);
+        await_echo(&host, guest.id, &active.gateway);
         run.finish(completion.into(), cpu);
         if host.forecasts.is_some() {
             ask_for_forecast(&host, &guest);
@@ -177,14 +178,13 @@ pub(crate) fn ask_for_forecast(host: &Arc<Host>, guest: &Arc<Guest>) {
     });
 }
 
-/// Keeps the guest awake while the event of its own write is on the way: it may be reconciled again at once.
-pub(crate) fn await_echo(host: &Arc<Host>, guest: &Arc<Guest>, active: &Active) {
-    if !active.gateway.echo_pending() {
+/// Keeps the guest awake while the event of its own write is on the way: it may have work again at once.
+pub(crate) fn await_echo(host: &Arc<Host>, id: GuestId, gateway: &Arc<GuestGateway>) {
+    if !gateway.echo_pending() {
         return;
     }
-    let id = guest.id;
     host.scheduler.tell(|dispatcher, now| dispatcher.echo_pending(now, id, true));
-    let (settled, scheduler) = (active.gateway.echo_settled(), host.scheduler.clone());
+    let (settled, scheduler) = (gateway.echo_settled(), host.scheduler.clone());
     host.runtime.spawn(async move {
         settled.await;
         scheduler.tell(|dispatcher, now| dispatcher.echo_pending(now, id, false));

@@ -78,6 +78,21 @@ impl Workers {
         }
     }
 
+    /// Resolves when the guest's thread has done all that was due when this was called, timers included.
+    pub(crate) fn turn(&self, guest: GuestId) -> impl Future<Output = ()> + Send + use<> {
+        let (answer, answered) = oneshot::channel();
+        self.submit(guest, move || async move {
+            // The thread looks at its timers before this one's.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            // Whoever asked may have lost interest.
+            let _ = answer.send(());
+        });
+        async move {
+            // A thread that has ended has nothing due.
+            let _ = answered.await;
+        }
+    }
+
     /// The guest has no instance any more: its next run may go to another thread.
     pub(crate) fn slept(&self, guest: GuestId) {
         self.placement.lock().leave(guest);

@@ -64,6 +64,13 @@ impl Guest {
         }
     }
 
+    /// What ends a program's wait is about to come.
+    pub(super) fn program_pauses(&mut self, now: Time) {
+        if let Some(program) = &mut self.program {
+            program.pauses_until = now + PAUSE;
+        }
+    }
+
     /// Whether it may be put to sleep because memory is short.
     pub(super) fn may_be_pressed(&self, now: Time) -> bool {
         match self.program_loop() {
@@ -125,7 +132,8 @@ impl Dispatcher {
     pub fn program_waits(&mut self, now: Time, id: GuestId, run: ProgramRun) {
         let Some(guest) = self.live(id) else { return };
         let Some(program) = guest.program.as_mut().filter(|program| program.run == Some(run)) else { return };
-        (program.works, program.pauses_until) = (false, now + PAUSE);
+        program.works = false;
+        guest.program_pauses(now);
         guest.prediction.idle(now, None);
         self.refresh(now, id);
     }

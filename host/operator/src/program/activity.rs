@@ -11,7 +11,7 @@ use wasm_operator_engine::{Turns, Usage};
 use crate::guest::Guest;
 use crate::host::Host;
 use crate::pool::Found;
-use crate::reconcile::ask_for_forecast;
+use crate::reconcile::{ask_for_forecast, await_echo};
 
 /// What is known of one run. Told by the thread that runs the program, and by the endpoint.
 pub(crate) struct Activity {
@@ -134,6 +134,7 @@ impl Activity {
                 false
             });
         }
+        await_echo(&host, self.guest.id, &self.gateway);
         host.scheduler.tell(|dispatcher, now| dispatcher.program_waits(now, self.guest.id, self.run));
         if host.forecasts.is_some() {
             ask_for_forecast(&host, &self.guest);

@@ -147,6 +147,16 @@ impl Programs {
         futures::future::join_all(all.into_iter().map(Running::end)).await;
     }
 
+    /// Resolves when the guest's thread has done all that is due.
+    fn turn(&self, guest: GuestId) -> impl Future<Output = ()> + Send + use<> {
+        let turn = self.workers.get().map(|workers| workers.turn(guest));
+        async move {
+            if let Some(turn) = turn {
+                turn.await;
+            }
+        }
+    }
+
     /// Resolves when every thread has taken a turn.
     pub(crate) fn respond(&self) -> impl Future<Output = ()> + Send + use<> {
         let answers = self.workers.get().map(Workers::respond);
