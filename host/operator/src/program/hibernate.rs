@@ -27,6 +27,9 @@ impl Programs {
         host.runtime.clone().spawn(async move {
             // Closed never, so this only waits.
             let _place = places.acquire_owned().await;
+            if !own.activity.is_still_idle(wakes) {
+                return;
+            }
             // On a busy thread the program's next event, or a timer that is due, may still wait for its turn.
             host.programs.turn(guest.id).await;
             if !own.activity.is_still_idle(wakes) {
