@@ -284,6 +284,21 @@ mod tests {
         assert_eq!(thread_of(&workers, guest), "guests-0");
     }
 
+    #[tokio::test]
+    async fn a_turn_ends_after_what_was_due_while_another_guest_had_the_thread() {
+        let workers = Workers::start("guests", 1).unwrap();
+        let [guest, other] = guests();
+        let (sender, mut receiver) = oneshot::channel();
+        workers.submit(guest, move || async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            sender.send(()).unwrap();
+        });
+        let computes = Duration::from_millis(20);
+        workers.submit(other, move || async move { thread::sleep(computes) });
+        workers.turn(guest).await;
+        assert_eq!(receiver.try_recv(), Ok(()));
+    }
+
     #[test]
     fn a_guest_that_keeps_using_up_its_slices_moves_to_the_slow_worker_and_back() {
         let workers = Workers::start("guests", 1).unwrap();
