@@ -288,14 +288,20 @@ mod tests {
     async fn a_turn_ends_after_what_was_due_while_another_guest_had_the_thread() {
         let workers = Workers::start("guests", 1).unwrap();
         let [guest, other] = guests();
+        // Whatever is submitted until the start is taken up at once.
+        let (start, started) = std::sync::mpsc::channel();
+        workers.submit(other, move || async move { started.recv().unwrap() });
         let (sender, mut receiver) = oneshot::channel();
+        let computes = Duration::from_millis(20);
         workers.submit(guest, move || async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
+            thread::sleep(computes);
             sender.send(()).unwrap();
         });
-        let computes = Duration::from_millis(20);
         workers.submit(other, move || async move { thread::sleep(computes) });
-        workers.turn(guest).await;
+        let turn = workers.turn(guest);
+        start.send(()).unwrap();
+        turn.await;
         assert_eq!(receiver.try_recv(), Ok(()));
     }
 
