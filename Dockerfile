@@ -14,14 +14,14 @@ WORKDIR /src
 COPY . .
 RUN rustup target add x86_64-unknown-linux-musl wasm32-wasip2 \
     && cargo build --locked --release -p wasm-operator \
-    && cargo build --locked --release --target wasm32-wasip2 -p ring \
+    && cargo build --locked --profile guest --target wasm32-wasip2 -p ring \
     && mkdir -p /out/guests \
     && cp target/x86_64-unknown-linux-musl/release/wasm-operator /out/ \
-    && cp target/wasm32-wasip2/release/ring.wasm /out/guests/
+    && cp target/wasm32-wasip2/guest/ring.wasm /out/guests/
 
 FROM scratch AS prebuilt
 COPY target/x86_64-unknown-linux-musl/release/wasm-operator /out/
-COPY target/wasm32-wasip2/release/ring.wasm /out/guests/
+COPY target/wasm32-wasip2/guest/ring.wasm /out/guests/
 
 FROM ${BINARIES} AS binaries
 

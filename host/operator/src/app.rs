@@ -211,8 +211,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let callers = Callers::new(client.clone(), &front_door.audience, Handle::current());
     let (door, mut connections) = FrontDoor::new(host.clone(), callers, closed);
     let listening = door.listen(&front_door).await?;
-    report(&parsed);
-    host.apply(parsed.changes(&[]));
+    apply(&host, parsed);
     let stop = stop_signal()?;
     tokio::select! {
         () = follow(&host, &door, &config, host_namespace.as_deref()) => {}
@@ -257,27 +256,30 @@ async fn follow(host: &Arc<Host>, door: &Arc<FrontDoor>, config: &Path, host_nam
     let mut listeners = Listeners::default();
     loop {
         listeners.apply(door, &host.specs(), &host.options.directory).await;
-        let specs = host.specs();
-        let files = specs.iter().flat_map(|spec| spec.files(&host.options.directory));
-        reload.watch(std::iter::once(config.to_owned()).chain(files));
+        reload.watch(std::iter::once(config.to_owned()).chain(files_of(host)));
         reload.changed().await;
         match wasm_operator_config::read(config, host_namespace) {
-            Ok(parsed) => {
-                report(&parsed);
-                host.apply(parsed.changes(&host.specs()));
-            }
+            Ok(parsed) => apply(host, parsed),
             Err(diagnostic) => error!("the configuration cannot be read, so nothing changes: {diagnostic}"),
         }
     }
 }
 
-fn report(parsed: &Parsed) {
+/// The files that the guests are made of.
+fn files_of(host: &Host) -> Vec<PathBuf> {
+    host.specs().iter().flat_map(|spec| spec.files(&host.options.directory)).collect()
+}
+
+/// Makes the guests those of the configuration. It is consumed because it holds the text of each line, many times the size of
+/// what is in force.
+fn apply(host: &Arc<Host>, parsed: Parsed) {
     for diagnostic in parsed.diagnostics() {
         match diagnostic.severity {
             Severity::Error => error!("this document is not applied: {diagnostic}"),
             Severity::Warning => warn!("{diagnostic}"),
         }
     }
+    host.apply(parsed.changes(&host.specs()));
 }
 
 /// Resolves at SIGTERM or SIGINT.

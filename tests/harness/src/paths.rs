@@ -39,12 +39,12 @@ pub fn program() -> Result<PathBuf> {
 pub fn component(name: &str) -> Result<PathBuf> {
     let directory = match std::env::var_os(COMPONENTS_VARIABLE) {
         Some(path) => path.into(),
-        None => target()?.join("wasm32-wasip2/release"),
+        None => target()?.join("wasm32-wasip2/guest"),
     };
     let places = [directory.join("examples"), directory.clone(), directory.join("../../guests")];
     let found = places.into_iter().map(|place| place.join(format!("{name}.wasm"))).find(|path| path.is_file());
     found.with_context(|| {
-        format!("no component `{name}` in `{}`; build it with `cargo build --release --target wasm32-wasip2` or set `{COMPONENTS_VARIABLE}`", directory.display())
+        format!("no component `{name}` in `{}`; build it with `cargo build --profile guest --target wasm32-wasip2` or set `{COMPONENTS_VARIABLE}`", directory.display())
     })
 }
 

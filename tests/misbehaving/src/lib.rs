@@ -4,10 +4,10 @@
 //! `requester`, `timer`, `observer`). They are built on the SDK's thin level with
 //!
 //! ```sh
-//! cargo build --release --target wasm32-wasip2 -p misbehaving --examples --features programs
+//! cargo build --profile guest --target wasm32-wasip2 -p misbehaving --examples --features programs
 //! ```
 //!
-//! into `target/wasm32-wasip2/release/examples/<program>.wasm`. The README lists what each does.
+//! into `target/wasm32-wasip2/guest/examples/<program>.wasm`. The README lists what each does.
 //!
 //! On the build machine this crate is the list of programs. A suite with one test function per program, each named
 //! after it, fails to compile when a program has no test:
@@ -48,7 +48,7 @@ include!(concat!(env!("OUT_DIR"), "/programs.rs"));
 pub const LABEL: &str = "misbehaving.wasm-operator.dev/program";
 
 /// Where the components are, below the target directory.
-pub const DIRECTORY: &str = "wasm32-wasip2/release/examples";
+pub const DIRECTORY: &str = "wasm32-wasip2/guest/examples";
 
 #[cfg(all(test, not(target_os = "wasi")))]
 mod tests {

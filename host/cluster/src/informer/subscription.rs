@@ -197,7 +197,8 @@ async fn guard(shared: Arc<Shared>, mut random: Random) {
     let unanswered = Backoff { base: UNANSWERED_WAIT, max: recheck };
     let (mut told, mut failures) = (false, 0);
     loop {
-        let pause = match shared.follow_rights(&mut told).await {
+        // Boxed: it takes some kilobytes while it asks, and the guard waits most of the time, once for each subscription.
+        let pause = match Box::pin(shared.follow_rights(&mut told)).await {
             Ok(()) => {
                 failures = 0;
                 // Jittered, as guests that start together must not ask together for ever.

@@ -32,7 +32,7 @@ pub(crate) fn all(cores: usize) -> Vec<Knob> {
                 "go build, CGO_ENABLED=0",
                 "release profile of this workspace, static musl",
                 "the same",
-                "the same; guests for wasm32-wasip2",
+                "the same; guests with its profile for guests (size, whole-program optimisation), for wasm32-wasip2",
             ],
         ),
         knob(

@@ -173,7 +173,7 @@ impl GuestGateway {
                     watch.watcher().end(WatchEnd::Closed);
                 } else if let Err(denied) = access.access.permissions.check(&request, ContentType::Json) {
                     watch.watcher().end(WatchEnd::Forbidden(denied.message(&access.access.name)));
-                } else if let Ok(false) = watch.feed().allowed().await {
+                } else if let Ok(false) = Box::pin(watch.feed().allowed()).await {
                     watch.watcher().end(WatchEnd::Forbidden(forbidden(&request, &user)));
                 } else if let Some(version) = from.as_ref().filter(|_| began.elapsed() > watch.feed().silence()) {
                     watch.expire_if_ahead(version);

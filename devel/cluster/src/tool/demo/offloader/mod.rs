@@ -18,7 +18,7 @@ use super::{Arguments, Scenario, report};
 use crate::run::print;
 
 const GUEST: &str = "offloader";
-const COMPONENT: &str = "target/wasm32-wasip2/release/offloader.wasm";
+const COMPONENT: &str = "target/wasm32-wasip2/guest/offloader.wasm";
 const CRDS: &str = "guests/offloader/crds.yaml";
 
 /// Dropped, and so killed, in this order.

@@ -10,7 +10,7 @@ use super::laps::namespace;
 
 /// As many guests has the ring of the `wasm_config.yaml` in the checkout.
 pub(in crate::demo) const GUESTS_IN_CHECKOUT: u16 = 10;
-pub(super) const RING: &str = "target/wasm32-wasip2/release/ring.wasm";
+pub(super) const RING: &str = "target/wasm32-wasip2/guest/ring.wasm";
 
 pub(super) fn for_guests(guests: u16) -> Result<Config> {
     if guests == GUESTS_IN_CHECKOUT {
