@@ -20,6 +20,8 @@ pub(crate) struct Campaign {
     pub(crate) variants: Vec<Variant>,
     /// Who watches whom.
     pub(crate) shape: Shape,
+    /// What each controller's heap holds besides, in bytes.
+    pub(crate) heap_bytes: u64,
     /// Numbers of controllers.
     pub(crate) sizes: Vec<usize>,
     /// How each repeat is done.
@@ -111,7 +113,7 @@ impl Campaign {
 
     async fn once(&self, stage: &Stage, variant: Variant, controllers: usize) -> Result<Repeat> {
         let context = || format!("`{}` with {controllers} controllers", variant.id);
-        let course = stage.course(self.shape, controllers).await.with_context(context)?;
+        let course = stage.course(self.shape, controllers).await.with_context(context)?.with_heap(self.heap_bytes);
         // Each repeat has a group of its own: file pages stay charged to the group that read them first.
         let group = MemoryGroup::create().ok();
         let launcher = group.as_ref().map(MemoryGroup::launcher).unwrap_or_default();

@@ -44,6 +44,9 @@ pub(crate) struct Arguments {
     /// process for all
     #[arg(long, conflicts_with = "traces")]
     star: bool,
+    /// Gives each controller this much heap to hold, in MiB; only guests and the native program have such a setting
+    #[arg(long, value_name = "MIB", default_value_t = 0, conflicts_with = "traces", value_parser = clap::value_parser!(u64).range(..=MOST_HEAP_MIB))]
+    heap_mib: u64,
     /// Replays traces of events to guests whose wake is dear, instead of running the ring
     #[arg(long)]
     traces: bool,
@@ -65,7 +68,10 @@ impl Arguments {
     /// What is to be measured.
     pub(crate) fn campaign(&self) -> Result<Campaign> {
         let shape = if self.star { Shape::Star } else { Shape::Ring };
-        let runs = |variant: &Variant| variant.runs_in(shape) && (!self.quick || variant.is_in_quick_run());
+        let heap_bytes = self.heap_mib << 20;
+        let runs = |variant: &Variant| {
+            variant.runs_in(shape) && variant.runs_with_heap(heap_bytes) && (!self.quick || variant.is_in_quick_run())
+        };
         let variants = match self.variants.as_slice() {
             [] => variant::ALL.into_iter().filter(runs).collect(),
             chosen => chosen.to_vec(),
@@ -75,7 +81,7 @@ impl Arguments {
             (true, true) => vec![10],
             (true, false) => vec![1, 10, 50, 100, 500, 1_000],
         };
-        variant::ensure_some(&variants, &sizes, shape)?;
+        variant::ensure_some(&variants, &sizes, shape, heap_bytes)?;
         let (hops, settle_seconds, quiet_seconds, patience_seconds) =
             if self.quick { (300, 1, 2, 2) } else { (2_000, 5, 20, 60) };
         let repeats = usize::from(self.repeats);
@@ -83,6 +89,7 @@ impl Arguments {
         Ok(Campaign {
             variants,
             shape,
+            heap_bytes,
             sizes,
             procedure: Procedure {
                 hops: self.hops.map_or(hops, |hops| hops as usize),
@@ -112,6 +119,9 @@ impl Arguments {
 
 /// A lap of a single controller is one hop and a pause, so that thousands of hops would take minutes.
 const MOST_LAPS: usize = 500;
+
+/// Less than a guest's memory is by default, of which its own needs take a part.
+const MOST_HEAP_MIB: u64 = 200;
 
 fn speed(text: &str) -> Result<f64, String> {
     match text.parse() {

@@ -48,6 +48,8 @@ pub(crate) struct Course {
     /// The namespaces: one for each controller, and one more where a single controller would write to its own, or all watch
     /// the same.
     pub(crate) namespaces: Vec<String>,
+    /// What each controller's heap holds besides, in bytes.
+    pub(crate) heap_bytes: u64,
 }
 
 impl Course {
@@ -58,7 +60,12 @@ impl Course {
             Shape::Star => controllers + 1,
         };
         let namespaces = (0..namespaces).map(|index| format!("{prefix}{index}")).collect();
-        Self { shape, prefix, controllers, namespaces }
+        Self { shape, prefix, controllers, namespaces, heap_bytes: 0 }
+    }
+
+    /// The same with so many bytes in each controller's heap.
+    pub(crate) fn with_heap(self, heap_bytes: u64) -> Self {
+        Self { heap_bytes, ..self }
     }
 
     /// Each controller's namespaces: the one it watches and the one it writes to.
@@ -69,6 +76,11 @@ impl Course {
         };
         let next = self.namespaces.iter().cycle().skip(1).take(self.controllers).enumerate();
         next.filter_map(move |(index, to)| Some((self.namespaces.get(watched(index))?.as_str(), to.as_str())))
+    }
+
+    /// The environment variable of that heap, if there is to be one.
+    pub(crate) fn heap(&self) -> Option<(&'static str, u64)> {
+        (self.heap_bytes > 0).then_some(("HEAP_MEM_SIZE", self.heap_bytes))
     }
 
     /// How long each controller took, by when the nonce came to each namespace.

@@ -147,6 +147,11 @@ impl Variant {
     pub(crate) fn runs_in(self, shape: Shape) -> bool {
         shape == Shape::Ring || !matches!(self.kind, Kind::Go(Form::Shared) | Kind::KubeRs(Form::Shared) | Kind::Floor)
     }
+
+    /// Whether its controllers can be told to hold so many bytes.
+    pub(crate) fn runs_with_heap(self, bytes: u64) -> bool {
+        bytes == 0 || self.is_ours() || self.kind == Kind::NativeProgram
+    }
 }
 
 /// A thousand Go processes need 28 GiB.
@@ -164,7 +169,10 @@ pub(crate) fn controllers(text: &str) -> Result<usize, String> {
 const MOST_CONTROLLERS: usize = 2_000;
 
 /// Fails when a list names nothing to do, or what cannot be done.
-pub(crate) fn ensure_some(variants: &[Variant], sizes: &[usize], shape: Shape) -> Result<()> {
+pub(crate) fn ensure_some(variants: &[Variant], sizes: &[usize], shape: Shape, heap_bytes: u64) -> Result<()> {
+    if let Some(variant) = variants.iter().find(|variant| !variant.runs_with_heap(heap_bytes)) {
+        bail!("`{}` cannot be told to hold a heap; leave it out with --heap-mib", variant.id);
+    }
     if let Some(variant) = variants.iter().find(|variant| !variant.runs_in(shape)) {
         bail!("`{}` is one process that knows only the ring; leave it out with --star", variant.id);
     }
@@ -191,8 +199,15 @@ mod tests {
         let go = Variant::parse("go-each").unwrap();
         assert!(go.runs_with(100) && !go.runs_with(500));
         assert!(Variant::parse("asleep").unwrap().runs_with(1_000));
-        assert!(ensure_some(&[go], &[500], Shape::Ring).is_err());
-        assert!(ensure_some(&[go], &[500, 10], Shape::Star).is_ok());
+        assert!(ensure_some(&[go], &[500], Shape::Ring, 0).is_err());
+        assert!(ensure_some(&[go], &[500, 10], Shape::Star, 0).is_ok());
+    }
+
+    #[test]
+    fn only_who_can_be_told_so_holds_a_heap() {
+        let [go, native, guest] = ["go-each", "program-native", "asleep"].map(|id| Variant::parse(id).unwrap());
+        assert!(ensure_some(&[native, guest], &[10], Shape::Ring, 1 << 20).is_ok());
+        assert!(ensure_some(&[native, go], &[10], Shape::Ring, 1 << 20).unwrap_err().to_string().contains("go-each"));
     }
 
     #[test]

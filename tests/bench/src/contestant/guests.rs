@@ -50,9 +50,10 @@ pub(super) async fn prepare_programs(
 
 /// The guests of a ring, which all run this component.
 fn guests(course: &Course, program: &str, sleep: Sleep) -> impl Iterator<Item = Guest> {
-    guest_names(course)
-        .zip(course.pairs())
-        .map(move |(name, (from, to))| guest_of(program, &name, from, to).set("sleep", sleep.configuration()))
+    guest_names(course).zip(course.pairs()).map(move |(name, (from, to))| {
+        let guest = guest_of(program, &name, from, to).set("sleep", sleep.configuration());
+        course.heap().into_iter().fold(guest, |guest, (name, bytes)| guest.env(name, bytes))
+    })
 }
 
 async fn host(stage: &Stage, guests: impl IntoIterator<Item = Guest>, launcher: Vec<String>) -> Result<Host> {

@@ -35,6 +35,7 @@ pub(super) async fn prepare(stage: &Stage, course: &Course, kind: Kind, launcher
             let kubeconfig = kubeconfig(stage, &directory, index, &token)?;
             let mut command = launched(&launcher, &program, &kubeconfig);
             command.env("IN_NAMESPACE", from).env("OUT_NAMESPACE", to);
+            command.envs(course.heap().map(|(name, bytes)| (name, bytes.to_string())));
             commands.push(command);
         }
     } else {

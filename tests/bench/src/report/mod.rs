@@ -30,6 +30,7 @@ pub(crate) struct Results {
     machine: Machine,
     kubernetes: String,
     shape: Shape,
+    heap_bytes: u64,
     procedure: Procedure,
     rules: Rules,
     /// Why there are no figures of a cgroup, if there are none.
@@ -111,6 +112,7 @@ impl Results {
             machine: machine.clone(),
             kubernetes: kubernetes.to_owned(),
             shape: campaign.shape,
+            heap_bytes: campaign.heap_bytes,
             procedure: campaign.procedure,
             rules: campaign.rules,
             no_cgroup: no_cgroup.map(str::to_owned),

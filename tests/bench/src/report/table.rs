@@ -58,6 +58,13 @@ fn header(text: &mut String, results: &Results) {
              from the driver's event of that object to its event of a controller's write."
         );
     }
+    if results.heap_bytes > 0 {
+        let _ = writeln!(
+            text,
+            "\nEach controller's heap holds {} MiB besides, all of it written to at its start.",
+            results.heap_bytes >> 20
+        );
+    }
     if let Some(why) = &results.no_cgroup {
         let _ = writeln!(text, "\nNo figures of a cgroup: {why}.");
     }
