@@ -71,22 +71,24 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     let out = arguments.out.clone().map_or_else(|| Ok::<_, harness::Error>(target()?.join("bench-node")), Ok)?;
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make `{}`", out.display()))?;
     let stage = Stage::from_environment().await?;
-    let started = jiff::Timestamp::now();
-    let plan = Plan { hops: arguments.hops as usize, ..Plan::default() };
-    let mut rows = Vec::new();
-    for controllers in &arguments.n {
-        rows.extend(compare(&stage, &plan, *controllers, arguments.repeats).await?);
-    }
-    let limits = if arguments.no_limits { None } else { Some(limits(&stage, &plan).await?) };
-    let results = Results {
-        started: started.strftime("%Y-%m-%d %H:%M UTC").to_string(),
+    let mut results = Results {
+        started: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
         machine: Machine::this(),
         node: stage.versions().await?,
-        plan,
-        rows,
-        limits,
+        plan: Plan { hops: arguments.hops as usize, ..Plan::default() },
+        rows: Vec::new(),
+        limits: None,
     };
-    report::write(&results, &out)?;
+    // Written after each number of controllers: the whole takes an hour.
+    for controllers in &arguments.n {
+        results.rows.extend(compare(&stage, &results.plan, *controllers, arguments.repeats).await?);
+        report::write(&results, &out)?;
+    }
+    if !arguments.no_limits {
+        results.limits = Some(limits(&stage, &results.plan).await?);
+        report::write(&results, &out)?;
+    }
+    report::print(&results)?;
     Progress::default().line(&format!("\nThe results are in {}", out.display()));
     Ok(())
 }

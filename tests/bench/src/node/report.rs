@@ -61,17 +61,19 @@ impl Row {
     }
 }
 
-/// Writes `results.md` and `results.json`, and the table to stdout as well.
+/// Writes `results.md` and `results.json`.
 pub(super) fn write(results: &Results, directory: &Path) -> Result<()> {
     let save = |name: &str, text: &str| {
         let path = directory.join(name);
         std::fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))
     };
-    let text = markdown(results);
     save("results.json", &serde_json::to_string_pretty(results)?)?;
-    save("results.md", &text)?;
-    std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?;
-    Ok(())
+    save("results.md", &markdown(results))
+}
+
+/// The table on standard output.
+pub(super) fn print(results: &Results) -> Result<()> {
+    Ok(std::io::Write::write_all(&mut std::io::stdout(), markdown(results).as_bytes())?)
 }
 
 fn markdown(results: &Results) -> String {
