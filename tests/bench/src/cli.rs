@@ -83,7 +83,7 @@ impl Arguments {
         };
         variant::ensure_some(&variants, &sizes, shape, heap_bytes)?;
         let (hops, settle_seconds, quiet_seconds, patience_seconds) =
-            if self.quick { (300, 1, 2, 2) } else { (2_000, 5, 20, 60) };
+            if self.quick { (200, 1, 2, 2) } else { (2_000, 5, 20, 60) };
         let repeats = usize::from(self.repeats);
         let attempts = self.attempts.map_or(if self.quick { repeats } else { repeats * 2 }, usize::from);
         Ok(Campaign {
