@@ -78,11 +78,6 @@ impl Course {
         next.filter_map(move |(index, to)| Some((self.namespaces.get(watched(index))?.as_str(), to.as_str())))
     }
 
-    /// The environment variable of that heap, if there is to be one.
-    pub(crate) fn heap(&self) -> Option<(&'static str, u64)> {
-        (self.heap_bytes > 0).then_some(("HEAP_MEM_SIZE", self.heap_bytes))
-    }
-
     /// How long each controller took, by when the nonce came to each namespace.
     pub(crate) fn latencies(&self, arrivals: &[Instant]) -> impl Iterator<Item = Duration> {
         arrivals.windows(2).filter_map(move |pair| {

@@ -125,6 +125,18 @@ pub fn guest_of(program: &str, name: &str, from: &str, to: &str) -> Guest {
         .grant(Rule::new(GROUP, &[RESOURCE], &["create", "update"]).namespace(to))
 }
 
+/// The environment variable that makes a program of the ring hold so many bytes, and its value; None for 0, which is the default.
+#[must_use]
+pub fn ballast(bytes: u64) -> Option<(&'static str, String)> {
+    (bytes > 0).then(|| ("HEAP_MEM_SIZE", bytes.to_string()))
+}
+
+/// The same guest, which holds so many bytes.
+#[must_use]
+pub fn with_ballast(guest: Guest, bytes: u64) -> Guest {
+    ballast(bytes).into_iter().fold(guest, |guest, (name, value)| guest.env(name, value))
+}
+
 /// The objects of a namespace, with the administrator's rights.
 pub fn objects(space: &Space, namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(space.client(), namespace, &resource())

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use harness::ring::guest_of;
+use harness::ring::{guest_of, with_ballast};
 use harness::{Guest, Host, Result, component, ensure};
 
 use crate::stage::{Course, Stage};
@@ -52,7 +52,7 @@ pub(super) async fn prepare_programs(
 fn guests(course: &Course, program: &str, sleep: Sleep) -> impl Iterator<Item = Guest> {
     guest_names(course).zip(course.pairs()).map(move |(name, (from, to))| {
         let guest = guest_of(program, &name, from, to).set("sleep", sleep.configuration());
-        course.heap().into_iter().fold(guest, |guest, (name, bytes)| guest.env(name, bytes))
+        with_ballast(guest, course.heap_bytes)
     })
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::{Result, ensure, logs_directory, target, write_kubeconfig};
+use harness::{Result, ensure, logs_directory, ring, target, write_kubeconfig};
 use wasm_operator_devel::Component;
 
 use super::rights;
@@ -35,7 +35,7 @@ pub(super) async fn prepare(stage: &Stage, course: &Course, kind: Kind, launcher
             let kubeconfig = kubeconfig(stage, &directory, index, &token)?;
             let mut command = launched(&launcher, &program, &kubeconfig);
             command.env("IN_NAMESPACE", from).env("OUT_NAMESPACE", to);
-            command.envs(course.heap().map(|(name, bytes)| (name, bytes.to_string())));
+            command.envs(ring::ballast(course.heap_bytes));
             commands.push(command);
         }
     } else {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::ring::guest;
+use harness::ring::{guest, with_ballast};
 use harness::{Guest, Host, Metrics, Result};
 
 use super::guest::Program;
@@ -60,7 +60,7 @@ impl Side {
 
 fn configured(name: &str, from: &str, to: &str, program: &Program, sleep: Sleep) -> Guest {
     let guest = guest(name, from, to).wasm(&program.wasm).set("sleep", sleep.configuration());
-    if program.ballast == 0 { guest } else { guest.env("HEAP_MEM_SIZE", program.ballast) }
+    with_ballast(guest, program.ballast)
 }
 
 /// What the host counted of a guest.
