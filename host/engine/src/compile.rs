@@ -230,13 +230,3 @@ pub(crate) fn digest_component(path: &Path, limit: u64) -> Result<(String, World
     let digest = hexadecimal_digest(&mut file.take(limit)).map_err(failed)?;
     Ok((digest, world))
 }
-
-/// Runs file work outside the threads that serve guests.
-pub(crate) async fn in_background<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, PrepareError> + Send + 'static,
-) -> Result<T, PrepareError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(PrepareError::Cache(io::Error::other(error))),
-    }
-}

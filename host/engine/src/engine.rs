@@ -37,6 +37,10 @@ const STACK_BYTES: usize = 512 << 10;
 /// The default of [`EngineOptions::cache_bytes`]: some hundred Rust guests or thirty Python ones.
 const CACHE_BYTES: u64 = 1 << 30;
 
+/// Files that are read at once. They are in the page cache or on one disk, and each takes a thread: a hundred guests that start
+/// together would leave a hundred threads, with what they touched, for the ten seconds that idle ones live.
+const READING: usize = 4;
+
 /// How the engine is set up.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -108,6 +112,8 @@ pub(crate) struct Inner {
     compiler: Vec<OsString>,
     compile_limits: CompileLimits,
     compiling: Semaphore,
+    /// Places for work on files.
+    reading: Semaphore,
     /// One entry per component that is being prepared, so that twenty guests of one component compile it once.
     preparing: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// For those that are still loaded: what of their code can be let go.
@@ -195,6 +201,7 @@ impl Engine {
             cache: Cache::open(cache_directory, cache_bytes)?,
             compiler,
             compiling: Semaphore::new(compile.at_once.max(1)),
+            reading: Semaphore::new(READING),
             compile_limits: compile,
             preparing: Mutex::default(),
             loaded,
@@ -207,7 +214,7 @@ impl Engine {
         let inner = &self.0;
         let path = std::path::absolute(wasm).map_err(|source| PrepareError::Read { path: wasm.into(), source })?;
         let limit = inner.compile_limits.component_bytes;
-        let (digest, world) = compile::in_background(move || compile::digest_component(&path, limit)).await?;
+        let (digest, world) = inner.in_background(move || compile::digest_component(&path, limit)).await?;
         let key = format!("{digest}-{:016x}", inner.machine(world).compatibility);
         let turn = inner.turn(&key);
         let _turn = turn.lock().await;
@@ -228,7 +235,7 @@ impl Engine {
 
     async fn look_up(&self, key: &str) -> Result<Option<Artifact>, PrepareError> {
         let (inner, key) = (Arc::clone(&self.0), key.to_owned());
-        compile::in_background(move || inner.cache.look_up(&key).map_err(PrepareError::Cache)).await
+        self.0.in_background(move || inner.cache.look_up(&key).map_err(PrepareError::Cache)).await
     }
 
     async fn compile(&self, wasm: &Path, digest: &str, key: &str) -> Result<Artifact, PrepareError> {
@@ -241,7 +248,7 @@ impl Engine {
             let compiled = compile::in_child(&inner.compiler, wasm, output.file(), digest, &inner.compile_limits).await;
             if let Err(error) = compiled {
                 let (path, limit) = (wasm.to_owned(), inner.compile_limits.component_bytes);
-                let now = compile::in_background(move || compile::digest_component(&path, limit)).await;
+                let now = inner.in_background(move || compile::digest_component(&path, limit)).await;
                 // While it is written it may be anything, or nothing.
                 let is_same = now.is_ok_and(|(now, _)| now == digest);
                 return Err(if is_same { failed(error) } else { PrepareError::Changed { path: wasm.into() } });
@@ -252,7 +259,7 @@ impl Engine {
             return Err(failed(CompileError::NoComponent));
         }
         let (inner, key) = (Arc::clone(&self.0), key.to_owned());
-        compile::in_background(move || inner.cache.insert(&key, output).map_err(PrepareError::Cache)).await
+        self.0.in_background(move || inner.cache.insert(&key, output).map_err(PrepareError::Cache)).await
     }
 
     /// Maps the compiled component and links it: from cold to dormant. Takes 0.1-2 ms, mostly page faults.
@@ -299,6 +306,19 @@ impl Machine {
 }
 
 impl Inner {
+    /// Runs work on files outside of the threads that serve guests.
+    async fn in_background<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, PrepareError> + Send + 'static,
+    ) -> Result<T, PrepareError> {
+        // Closed never, so this only waits.
+        let _permit = self.reading.acquire().await;
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) => Err(PrepareError::Cache(std::io::Error::other(error))),
+        }
+    }
+
     /// Has its code let go when no guest runs.
     fn note(&self, code: Arc<dyn Code>) {
         let mut loaded = self.loaded.lock();
