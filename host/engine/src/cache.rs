@@ -5,12 +5,16 @@
 //! and one rename publishes both. Files are never written in place and only ever unlinked: they may be mapped, and a mapped
 //! file that shrinks kills the host.
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use wasm_operator_core::description::Description;
@@ -26,9 +30,13 @@ const SCRATCH_AGE: Duration = Duration::from_secs(3600);
 /// A stored description. The gate against absurd answers is `describe` itself; this one is against a damaged file.
 const MAX_DESCRIPTION_BYTES: u64 = 1 << 20;
 
-/// A component on disk, compiled for this engine: a guest in the cold state holds this and nothing else.
+/// A component on disk, compiled for this engine: a guest in the cold state holds this and nothing else. As long as one does, this
+/// process does not evict the file. A handle: clones share everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Artifact {
+pub struct Artifact(Arc<Compiled>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Compiled {
     key: String,
     path: PathBuf,
     identity: Identity,
@@ -59,34 +67,30 @@ impl Artifact {
     /// SHA-256 of the component's `.wasm` in hexadecimal digits: the same digest is the same guest code.
     #[must_use]
     pub fn digest(&self) -> &str {
-        self.key.split('-').next().unwrap_or_default()
+        self.0.key.split('-').next().unwrap_or_default()
     }
 
     /// The world that it was compiled for.
     #[must_use]
     pub fn world(&self) -> World {
-        self.world
-    }
-
-    pub(crate) fn of_world(self, world: World) -> Self {
-        Self { world, ..self }
+        self.0.world
     }
 
     /// The compiled file.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
     }
 
     /// Its size in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.identity.bytes
+        self.0.identity.bytes
     }
 
     /// Whether the file is the one whose checksum was compared.
     pub(crate) fn is_current(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|metadata| Identity::of(&metadata) == self.identity)
+        fs::metadata(&self.0.path).is_ok_and(|metadata| Identity::of(&metadata) == self.0.identity)
     }
 }
 
@@ -94,6 +98,8 @@ impl Artifact {
 pub(crate) struct Cache {
     directory: PathBuf,
     max_bytes: u64,
+    /// What guests of this process use, by key.
+    in_use: Mutex<HashMap<String, Weak<Compiled>>>,
 }
 
 /// A place for a file that is being made. Removed when dropped.
@@ -128,7 +134,7 @@ impl Cache {
         if metadata.permissions().mode() & 0o077 != 0 {
             fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).map_err(failed)?;
         }
-        let cache = Self { directory, max_bytes };
+        let cache = Self { directory, max_bytes, in_use: Mutex::default() };
         cache
             .remove_leftovers()
             .map_err(|source| EngineError::CacheDirectory { path: cache.directory.clone(), source })?;
@@ -159,8 +165,23 @@ impl Cache {
         Ok(Scratch { file: directory.path().join("component.cwasm"), _directory: directory })
     }
 
+    /// What a guest uses already and so was checked, unless its file is another one by now.
+    pub(crate) fn used(&self, key: &str) -> Option<Artifact> {
+        let used = self.in_use.lock().get(key).and_then(Weak::upgrade);
+        used.map(Artifact).filter(Artifact::is_current)
+    }
+
+    fn artifact(&self, key: &str, path: PathBuf, file: &File, world: World) -> io::Result<Artifact> {
+        let identity = Identity::of(&file.metadata()?);
+        let compiled = Arc::new(Compiled { key: key.to_owned(), path, identity, world });
+        let mut in_use = self.in_use.lock();
+        in_use.retain(|_, compiled| compiled.strong_count() > 0);
+        in_use.insert(key.to_owned(), Arc::downgrade(&compiled));
+        Ok(Artifact(compiled))
+    }
+
     /// Finds a whole compiled component. A damaged one is removed.
-    pub(crate) fn look_up(&self, key: &str) -> io::Result<Option<Artifact>> {
+    pub(crate) fn look_up(&self, key: &str, world: World) -> io::Result<Option<Artifact>> {
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -178,8 +199,7 @@ impl Cache {
             };
             if hexadecimal_digest(&mut file)? == checksum {
                 touch(&file)?;
-                let identity = Identity::of(&file.metadata()?);
-                return Ok(Some(Artifact { key: key.to_owned(), path, identity, world: World::Controller }));
+                return self.artifact(key, path, &file, world).map(Some);
             }
             tracing::warn!(path = %path.display(), "a compiled component is damaged; it is compiled again");
             remove(&path)?;
@@ -188,7 +208,7 @@ impl Cache {
     }
 
     /// Publishes a finished file.
-    pub(crate) fn insert(&self, key: &str, scratch: Scratch) -> io::Result<Artifact> {
+    pub(crate) fn insert(&self, key: &str, scratch: Scratch, world: World) -> io::Result<Artifact> {
         let mut file = File::open(scratch.file())?;
         let checksum = hexadecimal_digest(&mut file)?;
         // A file that was not written to the end before a power cut would be found damaged; one that shrinks while it is
@@ -197,15 +217,20 @@ impl Cache {
         let path = self.directory.join(format!("{key}.{checksum}.cwasm"));
         fs::rename(scratch.file(), &path)?;
         File::open(&self.directory)?.sync_all()?;
-        let identity = Identity::of(&file.metadata()?);
-        let artifact = Artifact { key: key.to_owned(), identity, path, world: World::Controller };
-        self.evict(&artifact.path);
+        let artifact = self.artifact(key, path, &file, world)?;
+        self.evict();
         Ok(artifact)
     }
 
-    /// Unlinks the least recently used files until the rest fits. Guests that run from them are not disturbed.
-    fn evict(&self, keep: &Path) {
+    /// Unlinks the least recently used files that no guest of this process uses, until the rest fits.
+    fn evict(&self) {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
+        let in_use = self.in_use.lock();
+        let is_used = |path: &Path| {
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            let key = name.split('.').next().unwrap_or_default();
+            in_use.get(key).is_some_and(|compiled| compiled.strong_count() > 0)
+        };
         let mut files: Vec<_> = entries
             .filter_map(Result::ok)
             .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
@@ -216,7 +241,7 @@ impl Cache {
             .collect();
         files.sort();
         let mut total: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
-        for (_, bytes, path) in files.iter().filter(|(_, _, path)| path != keep) {
+        for (_, bytes, path) in files.iter().filter(|(_, _, path)| !is_used(path)) {
             if total <= self.max_bytes {
                 break;
             }
@@ -262,7 +287,7 @@ impl Cache {
             add(value);
         }
         settings.args.iter().for_each(|argument| add(argument));
-        self.directory.join(format!("{}.{}.json", artifact.key, hexadecimal(&hash.finalize())))
+        self.directory.join(format!("{}.{}.json", artifact.0.key, hexadecimal(&hash.finalize())))
     }
 }
 

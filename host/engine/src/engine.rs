@@ -50,7 +50,8 @@ pub struct EngineOptions {
     /// file to write, and the SHA-256 of the component in hexadecimal digits. It must call [`compile`](crate::compile()),
     /// write an error to stderr and end with 0 on success. It runs without environment, in `/`.
     pub compiler: Vec<OsString>,
-    /// Bytes that the cache may hold; the least recently used files go first.
+    /// Bytes that the cache may hold; the least recently used files go first. Files that guests use stay, even if they alone are
+    /// more: a guest whose file is gone would have to be compiled at its next wake.
     pub cache_bytes: u64,
     /// WebAssembly stack of a guest in bytes. wasmtime has one for all guests. Default 512 KiB.
     pub stack_bytes: usize,
@@ -118,8 +119,6 @@ pub(crate) struct Inner {
     preparing: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// For those that are still loaded: what of their code can be let go.
     loaded: Arc<Mutex<Vec<Weak<dyn Code>>>>,
-    /// Files whose checksum was compared, so that the second guest of a component need not read 5 MB again.
-    checked: Mutex<HashMap<String, Artifact>>,
 }
 
 /// wasmtime's version, which is part of the cache's key.
@@ -205,7 +204,6 @@ impl Engine {
             compile_limits: compile,
             preparing: Mutex::default(),
             loaded,
-            checked: Mutex::default(),
         })))
     }
 
@@ -218,27 +216,22 @@ impl Engine {
         let key = format!("{digest}-{:016x}", inner.machine(world).compatibility);
         let turn = inner.turn(&key);
         let _turn = turn.lock().await;
-        let checked = inner.checked.lock().get(&key).cloned();
-        if let Some(artifact) = checked.filter(Artifact::is_current) {
+        // The second guest of a component need not read its file again.
+        if let Some(artifact) = inner.cache.used(&key) {
             return Ok(artifact);
         }
-        let artifact = match self.look_up(&key).await? {
-            Some(artifact) => artifact,
-            None => self.compile(wasm, &digest, &key).await?,
-        };
-        let artifact = artifact.of_world(world);
-        let mut checked = inner.checked.lock();
-        checked.retain(|_, artifact| artifact.is_current());
-        checked.insert(key, artifact.clone());
-        Ok(artifact)
+        match self.look_up(&key, world).await? {
+            Some(artifact) => Ok(artifact),
+            None => self.compile(wasm, &digest, &key, world).await,
+        }
     }
 
-    async fn look_up(&self, key: &str) -> Result<Option<Artifact>, PrepareError> {
+    async fn look_up(&self, key: &str, world: World) -> Result<Option<Artifact>, PrepareError> {
         let (inner, key) = (Arc::clone(&self.0), key.to_owned());
-        self.0.in_background(move || inner.cache.look_up(&key).map_err(PrepareError::Cache)).await
+        self.0.in_background(move || inner.cache.look_up(&key, world).map_err(PrepareError::Cache)).await
     }
 
-    async fn compile(&self, wasm: &Path, digest: &str, key: &str) -> Result<Artifact, PrepareError> {
+    async fn compile(&self, wasm: &Path, digest: &str, key: &str, world: World) -> Result<Artifact, PrepareError> {
         let inner = &self.0;
         let failed = |source| PrepareError::Compile { path: wasm.into(), source };
         let output = inner.cache.scratch().map_err(PrepareError::Cache)?;
@@ -259,7 +252,7 @@ impl Engine {
             return Err(failed(CompileError::NoComponent));
         }
         let (inner, key) = (Arc::clone(&self.0), key.to_owned());
-        self.0.in_background(move || inner.cache.insert(&key, output).map_err(PrepareError::Cache)).await
+        self.0.in_background(move || inner.cache.insert(&key, output, world).map_err(PrepareError::Cache)).await
     }
 
     /// Maps the compiled component and links it: from cold to dormant. Takes 0.1-2 ms, mostly page faults.

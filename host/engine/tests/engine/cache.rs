@@ -142,14 +142,31 @@ async fn a_failed_compilation_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn the_least_recently_used_is_evicted_and_runs_on() {
+async fn what_no_guest_uses_is_evicted_and_runs_on_where_it_is_loaded() {
     let host = Host::with(|options| options.cache_bytes = 1);
     let one = host.prepare(&Guest::default().build()).await;
+    let path = one.path().to_owned();
     let component = host.engine.load(&one).unwrap();
+    drop(one);
     let two = host.prepare(&Guest { pages: 2, ..Guest::default() }.build()).await;
-    assert!(!one.path().exists() && two.path().exists());
+    assert!(!path.exists() && two.path().exists());
     instance(&component, Limits::default(), nothing()).await.reconcile(&request()).await.unwrap().unwrap();
-    assert!(host.engine.load(&one).is_err_and(|error| error.is_stale()));
+}
+
+#[tokio::test]
+async fn what_guests_use_stays_even_if_it_alone_is_too_much() {
+    let host = Host::with(|options| options.cache_bytes = 1);
+    let settings = settings(Limits::default());
+    let mut used = Vec::new();
+    for pages in 1..5 {
+        let artifact = host.prepare(&Guest { pages, ..Guest::default() }.build()).await;
+        host.engine.store_description(&artifact, &settings, &description()).unwrap();
+        used.push(artifact);
+    }
+    for artifact in &used {
+        host.engine.load(artifact).unwrap();
+        assert!(host.engine.cached_description(artifact, &settings).is_some());
+    }
 }
 
 fn description() -> Description {
