@@ -10,26 +10,24 @@ use crate::timer::Time;
 /// A rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Times per second, averaged. At least 1.
+    /// Times per second, averaged. 0: never.
     pub per_second: u32,
-    /// Times at once after a pause. At least 1.
+    /// Times at once after a pause. 0: never.
     pub burst: u32,
 }
 
-/// One event in virtual scheduling (GCRA, ITU-T I.371): the bucket is the time at which it would be full again.
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
+/// What is left of a rate's burst, full at first. Virtual scheduling (GCRA, ITU-T I.371): it is the time at which it would be full again.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bucket {
     full_at: Time,
 }
 
 impl Rate {
-    fn interval(self) -> Duration {
-        Duration::from_secs(1) / self.per_second.max(1)
-    }
-
-    fn take(self, bucket: &mut Bucket, now: Time) -> bool {
-        let used = bucket.full_at.since(now).saturating_add(self.interval());
-        if used > self.interval().saturating_mul(self.burst.max(1)) {
+    /// Whether it may happen now; if so, it is counted.
+    pub fn take(self, bucket: &mut Bucket, now: Time) -> bool {
+        let Some(interval) = Duration::from_secs(1).checked_div(self.per_second) else { return false };
+        let used = bucket.full_at.since(now).saturating_add(interval);
+        if used > interval.saturating_mul(self.burst) {
             return false;
         }
         bucket.full_at = now + used;
@@ -51,7 +49,7 @@ impl<K: Hash + Eq> RateLimit<K> {
     /// Remembers at most so many keys; who comes when there are more shares the rate for all only.
     #[must_use]
     pub fn new(all: Rate, each: Rate, max_keys: usize) -> Self {
-        Self { all, each, total: Bucket { full_at: Time::ZERO }, buckets: HashMap::new(), max_keys }
+        Self { all, each, total: Bucket::default(), buckets: HashMap::new(), max_keys }
     }
 
     /// Whether it may happen now; if so, it is counted.
@@ -63,7 +61,7 @@ impl<K: Hash + Eq> RateLimit<K> {
         if !self.buckets.contains_key(&key) && self.buckets.len() >= self.max_keys {
             return self.all.take(&mut self.total, now);
         }
-        let bucket = self.buckets.entry(key).or_insert(Bucket { full_at: Time::ZERO });
+        let bucket = self.buckets.entry(key).or_default();
         let before = *bucket;
         if !self.each.take(bucket, now) {
             return false;
@@ -98,6 +96,13 @@ mod tests {
         assert_eq!(taken(&mut limit, start + 499 * MS, 1), 0);
         assert_eq!(taken(&mut limit, start + 500 * MS, 1), 1);
         assert_eq!(taken(&mut limit, start + 60_000 * MS, 1), 3);
+    }
+
+    #[test]
+    fn a_rate_of_zero_lets_nothing_pass() {
+        for rate in [Rate { per_second: 0, burst: 2 }, Rate { per_second: 2, burst: 0 }] {
+            assert!(!rate.take(&mut Bucket::default(), Time::from_micros(1)), "{rate:?}");
+        }
     }
 
     #[test]

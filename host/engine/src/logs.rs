@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 use wasm_operator_core::limits::Limits;
+use wasm_operator_core::rate_limit::{Bucket, Rate};
+use wasm_operator_core::timer::Time;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
@@ -41,39 +43,28 @@ pub trait LogSink: Send + Sync + 'static {
 pub struct GuestLogs {
     sink: Arc<dyn LogSink>,
     line_bytes: usize,
-    bucket: Mutex<Bucket>,
+    rate: Rate,
+    start: Instant,
+    passed: Mutex<Passed>,
 }
 
-/// A token bucket that holds twice its rate.
-struct Bucket {
-    per_second: f64,
-    tokens: f64,
-    at: Instant,
+#[derive(Default)]
+struct Passed {
+    bucket: Bucket,
+    /// Lines that were held back since the last report.
     suppressed: u64,
-}
-
-impl Bucket {
-    fn take(&mut self) -> bool {
-        let now = Instant::now();
-        let gained = now.duration_since(self.at).as_secs_f64() * self.per_second;
-        self.at = now;
-        self.tokens = (self.tokens + gained).min(2.0 * self.per_second);
-        let taken = self.tokens >= 1.0;
-        if taken {
-            self.tokens -= 1.0;
-        }
-        taken
-    }
 }
 
 impl GuestLogs {
     /// Passes lines to `sink` at the rate and length of `limits`.
     pub fn new(sink: Arc<dyn LogSink>, limits: &Limits) -> Arc<Self> {
-        let per_second = f64::from(limits.log_lines_per_second);
+        let per_second = limits.log_lines_per_second;
         Arc::new(Self {
             sink,
             line_bytes: usize::try_from(limits.log_line_bytes).unwrap_or(usize::MAX),
-            bucket: Mutex::new(Bucket { per_second, tokens: 2.0 * per_second, at: Instant::now(), suppressed: 0 }),
+            rate: Rate { per_second, burst: per_second.saturating_mul(2) },
+            start: Instant::now(),
+            passed: Mutex::default(),
         })
     }
 
@@ -89,12 +80,12 @@ impl GuestLogs {
 
     fn line(&self, stream: Stream, line: &[u8], cut: usize) {
         let suppressed = {
-            let mut bucket = self.bucket.lock();
-            if !bucket.take() {
-                bucket.suppressed = bucket.suppressed.saturating_add(1);
+            let mut passed = self.passed.lock();
+            if !self.rate.take(&mut passed.bucket, Time::ZERO + self.start.elapsed()) {
+                passed.suppressed = passed.suppressed.saturating_add(1);
                 return;
             }
-            std::mem::take(&mut bucket.suppressed)
+            std::mem::take(&mut passed.suppressed)
         };
         if suppressed > 0 {
             self.sink.suppressed(suppressed);
@@ -110,7 +101,7 @@ impl GuestLogs {
 
 impl Drop for GuestLogs {
     fn drop(&mut self) {
-        let suppressed = self.bucket.get_mut().suppressed;
+        let suppressed = self.passed.get_mut().suppressed;
         if suppressed > 0 {
             self.sink.suppressed(suppressed);
         }
