@@ -11,6 +11,7 @@ use std::fs::{self, File, FileTimes};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -98,6 +99,8 @@ impl Artifact {
 pub(crate) struct Cache {
     directory: PathBuf,
     max_bytes: u64,
+    /// Something was added since the last eviction.
+    has_grown: AtomicBool,
     /// What guests of this process use, by key.
     in_use: Mutex<HashMap<String, Weak<Compiled>>>,
 }
@@ -134,7 +137,7 @@ impl Cache {
         if metadata.permissions().mode() & 0o077 != 0 {
             fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).map_err(failed)?;
         }
-        let cache = Self { directory, max_bytes, in_use: Mutex::default() };
+        let cache = Self { directory, max_bytes, has_grown: AtomicBool::new(false), in_use: Mutex::default() };
         cache
             .remove_leftovers()
             .map_err(|source| EngineError::CacheDirectory { path: cache.directory.clone(), source })?;
@@ -217,13 +220,18 @@ impl Cache {
         let path = self.directory.join(format!("{key}.{checksum}.cwasm"));
         fs::rename(scratch.file(), &path)?;
         File::open(&self.directory)?.sync_all()?;
-        let artifact = self.artifact(key, path, &file, world)?;
-        self.evict();
-        Ok(artifact)
+        self.has_grown.store(true, Ordering::Relaxed);
+        self.artifact(key, path, &file, world)
+    }
+
+    /// Whether something was added that an eviction has to make room for.
+    pub(crate) fn has_grown(&self) -> bool {
+        self.has_grown.load(Ordering::Relaxed)
     }
 
     /// Unlinks the least recently used files that no guest of this process uses, until the rest fits.
-    fn evict(&self) {
+    pub(crate) fn evict(&self) {
+        self.has_grown.store(false, Ordering::Relaxed);
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
         let in_use = self.in_use.lock();
         let is_used = |path: &Path| {

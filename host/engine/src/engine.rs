@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -115,6 +116,8 @@ pub(crate) struct Inner {
     compiling: Semaphore,
     /// Places for work on files.
     reading: Semaphore,
+    /// Components that are looked up or compiled now.
+    under_way: AtomicUsize,
     /// One entry per component that is being prepared, so that twenty guests of one component compile it once.
     preparing: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// For those that are still loaded: what of their code can be let go.
@@ -201,6 +204,7 @@ impl Engine {
             compiler,
             compiling: Semaphore::new(compile.at_once.max(1)),
             reading: Semaphore::new(READING),
+            under_way: AtomicUsize::new(0),
             compile_limits: compile,
             preparing: Mutex::default(),
             loaded,
@@ -209,6 +213,23 @@ impl Engine {
 
     /// Looks the component up in the cache and compiles it in a child process if it is not there, or no longer whole.
     pub async fn prepare(&self, wasm: &Path) -> Result<Artifact, PrepareError> {
+        let inner = &self.0;
+        let under_way = UnderWay::new(inner);
+        let prepared = self.find_or_compile(wasm).await;
+        // While many guests start, what one of them will look up must not go to make room for another one's.
+        drop(under_way);
+        if inner.under_way.load(Ordering::Relaxed) == 0 && inner.cache.has_grown() {
+            let inner = Arc::clone(inner);
+            let evict = move || {
+                inner.cache.evict();
+                Ok(())
+            };
+            self.0.in_background(evict).await?;
+        }
+        prepared
+    }
+
+    async fn find_or_compile(&self, wasm: &Path) -> Result<Artifact, PrepareError> {
         let inner = &self.0;
         let path = std::path::absolute(wasm).map_err(|source| PrepareError::Read { path: wasm.into(), source })?;
         let limit = inner.compile_limits.component_bytes;
@@ -295,6 +316,22 @@ impl Machine {
         let wasmtime = wasmtime::Engine::new(&config)?;
         let linker = crate::linker::linker(&wasmtime)?;
         Ok(Self { wasmtime, linker, compatibility })
+    }
+}
+
+/// Counts a component among those that are prepared, as long as this lives.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn new(inner: &'a Inner) -> Self {
+        inner.under_way.fetch_add(1, Ordering::Relaxed);
+        Self(&inner.under_way)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -169,6 +169,39 @@ async fn what_guests_use_stays_even_if_it_alone_is_too_much() {
     }
 }
 
+#[tokio::test]
+async fn nothing_is_evicted_while_guests_are_still_being_prepared() {
+    let host = Host::new();
+    let path = host.prepare(&Guest::default().build()).await.path().to_owned();
+
+    let (slow, go) = (host.directory.path().join("slow.wasm"), host.directory.path().join("go"));
+    fs::write(&slow, Guest { pages: 2, ..Guest::default() }.build()).unwrap();
+    let command: Vec<_> = compiler().iter().map(|part| format!("'{}'", part.to_str().unwrap())).collect();
+    let script = format!(
+        "case $1 in */slow.wasm) while [ ! -e '{}' ]; do :; done;; esac; exec {} \"$@\"",
+        go.display(),
+        command.join(" ")
+    );
+    let mut options = EngineOptions::new(host.directory.path().join("cache"), shell_compiler(&script));
+    (options.cache_bytes, options.compile.at_once) = (1, 2);
+    let engine = Engine::new(options).unwrap();
+    let last = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.prepare(&slow).await }
+    });
+    // Begun, and waiting for its compiler.
+    while host.directory.path().join("cache").read_dir().unwrap().count() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let wasm = host.write(&Guest { pages: 3, ..Guest::default() }.build());
+    let other = engine.prepare(&wasm).await.unwrap();
+    assert!(path.exists(), "a guest that comes after this one may need it");
+
+    fs::write(go, "").unwrap();
+    let last = last.await.unwrap().unwrap();
+    assert!(!path.exists() && last.path().exists() && other.path().exists());
+}
+
 fn description() -> Description {
     let of =
         Resource { group: String::new(), version: "v1".into(), kind: "ConfigMap".into(), plural: "configmaps".into() };

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use wasm_operator_config::GuestSpec;
 use wasm_operator_core::description::Description;
 use wasm_operator_engine::{
@@ -29,19 +30,25 @@ pub(super) enum ComponentError {
     Load(#[from] LoadError),
 }
 
-pub(super) struct Components(Engine);
+pub(super) struct Components {
+    engine: Engine,
+    /// What was looked at: as long as these are here, one guest's file is not evicted for the next one's.
+    artifacts: Mutex<Vec<Artifact>>,
+}
 
 impl Components {
     pub(super) fn open(cache_directory: PathBuf) -> anyhow::Result<Self> {
         let compiler = vec!["/proc/self/exe".into(), "compile".into()];
-        Ok(Self(Engine::new(EngineOptions::new(cache_directory, compiler))?))
+        let engine = Engine::new(EngineOptions::new(cache_directory, compiler))?;
+        Ok(Self { engine, artifacts: Mutex::default() })
     }
 
     async fn load(&self, wasm: &Path) -> Result<(Artifact, Loaded), ComponentError> {
-        let artifact = self.0.prepare(wasm).await?;
+        let artifact = self.engine.prepare(wasm).await?;
+        self.artifacts.lock().push(artifact.clone());
         let loaded = match artifact.world() {
-            World::Controller => Loaded::Controller(self.0.load(&artifact)?),
-            World::Operator => Loaded::Program(self.0.load_program(&artifact)?),
+            World::Controller => Loaded::Controller(self.engine.load(&artifact)?),
+            World::Operator => Loaded::Program(self.engine.load_program(&artifact)?),
         };
         Ok((artifact, loaded))
     }
