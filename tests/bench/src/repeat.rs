@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use harness::{Context as _, Latencies, Result};
+use harness::{Context as _, Latencies, Metrics, Result};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
@@ -86,6 +86,47 @@ pub(crate) struct Repeat {
     pub(crate) wakes_while_quiet: Option<f64>,
     /// Percent of a core that the variant used in that time.
     pub(crate) quiet_cpu_percent: f64,
+    /// Hibernated programs only.
+    pub(crate) hibernation: Option<Hibernation>,
+}
+
+/// What the host counted of its programs from its start to the last hop that was timed. Times in milliseconds, as linear as
+/// the buckets of its histograms allow.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Hibernation {
+    /// To write what a program changed.
+    pub(crate) to_sleep: Quantiles,
+    /// KiB that were written each time, in the mean.
+    pub(crate) written_kib: f64,
+    /// From a wake to the end of the program's first turn.
+    pub(crate) first_turn: Quantiles,
+    /// From a wake to the program's first request.
+    pub(crate) first_request: Quantiles,
+}
+
+/// What half and 95 % do not exceed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Quantiles {
+    pub(crate) p50: f64,
+    pub(crate) p95: f64,
+}
+
+impl Hibernation {
+    /// None where nothing was hibernated.
+    fn of(metrics: &Metrics) -> Option<Self> {
+        let quantiles = |name| {
+            let milliseconds = |quantile| Some(metrics.quantile(name, &[], quantile)? * 1e3);
+            Some(Quantiles { p50: milliseconds(0.5)?, p95: milliseconds(0.95)? })
+        };
+        let sleeps = metrics.sum("wasm_operator_guest_hibernation_duration_seconds_count", &[]);
+        Some(Self {
+            to_sleep: quantiles("wasm_operator_guest_hibernation_duration_seconds")?,
+            written_kib: metrics.sum("wasm_operator_guest_hibernation_written_bytes_total", &[]) / 1024.0 / sleeps,
+            first_turn: quantiles("wasm_operator_guest_wake_duration_seconds")?,
+            first_request: quantiles("wasm_operator_guest_first_request_delay_seconds")?,
+        })
+    }
 }
 
 /// Measures a variant once.
@@ -152,6 +193,7 @@ impl Driver<'_> {
         let after = Requests::read(&client).await?;
         let made = after.since(&requests).without(DRIVERS_VERB, laps as f64).per(hops);
         let wakes_per_hop = difference(self::wakes(running).await?, wakes).map(|wakes| wakes / hops);
+        let hibernation = running.metrics().await?.as_ref().and_then(Hibernation::of);
 
         let load = self.memory_under_load(eye, &pids).await?;
         let quiet = self.quiet(running, &pids, procedure.quiet_seconds).await?;
@@ -177,6 +219,7 @@ impl Driver<'_> {
             wakes_per_hop,
             wakes_while_quiet: quiet.wakes,
             quiet_cpu_percent: quiet.cpu_percent,
+            hibernation,
         })
     }
 
@@ -233,4 +276,28 @@ async fn wakes(running: &Running) -> Result<Option<f64>> {
 
 fn difference(after: Option<f64>, before: Option<f64>) -> Option<f64> {
     Some(after? - before?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_host_counted_of_hibernations_is_read() {
+        let histogram = |name: &str, buckets: &[(&str, u32)]| {
+            let bucket =
+                |(end, count): &(&str, u32)| format!("wasm_operator_guest_{name}_bucket{{le=\"{end}\"}} {count}\n");
+            let count = buckets.last().map_or(0, |(_, count)| *count);
+            buckets.iter().map(bucket).collect::<String>() + &format!("wasm_operator_guest_{name}_count {count}\n")
+        };
+        let text = histogram("hibernation_duration_seconds", &[("0.001", 2), ("0.003", 4), ("+Inf", 4)])
+            + &histogram("wake_duration_seconds", &[("0.001", 4), ("+Inf", 4)])
+            + &histogram("first_request_delay_seconds", &[("0.004", 4), ("+Inf", 4)]);
+        assert_eq!(Hibernation::of(&Metrics::parse("")), None);
+        let read = Hibernation::of(&Metrics::parse(&format!(
+            "{text}wasm_operator_guest_hibernation_written_bytes_total 8192\n"
+        )));
+        let read = read.unwrap();
+        assert_eq!((read.to_sleep.p50, read.written_kib, read.first_request.p50), (1.0, 2.0, 2.0));
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use wasm_operator_cluster::gateway::GuestGateway;
-use wasm_operator_core::dispatch::{ProgramRun, WakeReason};
+use wasm_operator_core::dispatch::{PAUSE, ProgramRun, WakeReason};
 use wasm_operator_engine::{Turns, Usage};
 
 use crate::guest::Guest;
@@ -42,6 +42,10 @@ struct State {
     held: u64,
     /// It was put to sleep, and has gone on since then.
     woken: Option<Woken>,
+    /// Since when it is idle, if it is.
+    idle_since: Option<Instant>,
+    /// When it was woken from disk, until it sends a request or rests for longer than a loop pauses.
+    asks_nothing_since: Option<Instant>,
 }
 
 /// The beginning of a turn that ends a sleep.
@@ -58,7 +62,7 @@ impl State {
     fn rests(&mut self) -> bool {
         let rests = self.waits && self.under_way == 0 && !self.idle;
         if rests {
-            (self.idle, self.delivered) = (true, false);
+            (self.idle, self.delivered, self.idle_since) = (true, false, Some(Instant::now()));
         }
         rests
     }
@@ -68,6 +72,9 @@ impl State {
         self.waits = false;
         if !std::mem::take(&mut self.idle) {
             return None;
+        }
+        if self.idle_since.take().is_some_and(|since| since.elapsed() > PAUSE) {
+            self.asks_nothing_since = None;
         }
         self.wakes = self.wakes.wrapping_add(1);
         Some(if self.delivered { WakeReason::Event } else { WakeReason::Timer })
@@ -92,8 +99,14 @@ impl Activity {
 
     /// The program sends a request: it is not idle until what this returns is dropped.
     pub(crate) fn request(self: &Arc<Self>) -> UnderWay {
-        let mut state = self.state.lock();
-        state.under_way = state.under_way.saturating_add(1);
+        let woken = {
+            let mut state = self.state.lock();
+            state.under_way = state.under_way.saturating_add(1);
+            state.asks_nothing_since.take()
+        };
+        if let (Some(woken), Some(host)) = (woken, self.host.upgrade()) {
+            host.metrics.first_request(&self.guest.name, woken.elapsed());
+        }
         UnderWay(self.clone())
     }
 
@@ -172,6 +185,9 @@ impl Turns for Activity {
             let mut state = self.state.lock();
             let hibernated = std::mem::take(&mut state.hibernated);
             state.woken = slept.then_some(Woken { at, reason, hibernated });
+            if slept && hibernated {
+                state.asks_nothing_since = Some(at);
+            }
         }
     }
 
@@ -216,6 +232,19 @@ mod tests {
         state.under_way = 0;
         assert!(state.rests());
         assert!(!state.rests(), "it is said once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_program_asks_after_a_rest_is_not_what_it_was_woken_for() {
+        let woken = Some(Instant::now());
+        let mut state = State { asks_nothing_since: woken, ..State::default() };
+        for (rest, kept) in [(PAUSE, woken), (2 * PAUSE, None)] {
+            state.waits = true;
+            assert!(state.rests());
+            tokio::time::advance(rest).await;
+            assert!(state.goes_on().is_some());
+            assert_eq!(state.asks_nothing_since, kept, "{rest:?}");
+        }
     }
 
     #[test]

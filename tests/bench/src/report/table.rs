@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{PHASES, Results, Row, knobs};
+use crate::repeat::Hibernation;
 use crate::stage::Shape;
 use crate::statistics::Spread;
 
@@ -17,6 +18,7 @@ pub(super) fn markdown(results: &Results) -> String {
         headline(&mut text, &rows);
         let _ = writeln!(text, "\nMemory in MiB, summed over the processes:\n");
         memory(&mut text, &rows);
+        hibernation(&mut text, &rows);
     }
     for failure in results.failures() {
         let _ = writeln!(text, "\nNot complete: {failure}");
@@ -132,6 +134,47 @@ fn memory(text: &mut String, rows: &[&Row]) {
                 ],
             );
         }
+    }
+}
+
+/// If any were hibernated.
+fn hibernation(text: &mut String, rows: &[&Row]) {
+    let of = |row: &Row, figure: &dyn Fn(&Hibernation) -> f64| {
+        row.spread_of_some(|repeat| repeat.hibernation.as_ref().map(figure))
+    };
+    let mut hibernated = rows.iter().filter(|row| of(row, &|hibernation| hibernation.written_kib).is_some()).peekable();
+    if hibernated.peek().is_none() {
+        return;
+    }
+    let _ = writeln!(text, "\nHibernation, by the host's histograms; with the first ones, which write everything:\n");
+    line(
+        text,
+        [
+            "Variant",
+            "To sleep p50 ms",
+            "p95",
+            "Written each time KiB",
+            "Wake to the end of the first turn p50 ms",
+            "p95",
+            "Wake to the first request p50 ms",
+            "p95",
+        ],
+    );
+    line(text, ["---"; 8]);
+    for row in hibernated {
+        line(
+            text,
+            [
+                row.title.to_owned(),
+                spread(of(row, &|hibernation| hibernation.to_sleep.p50)),
+                spread(of(row, &|hibernation| hibernation.to_sleep.p95)),
+                spread(of(row, &|hibernation| hibernation.written_kib)),
+                spread(of(row, &|hibernation| hibernation.first_turn.p50)),
+                spread(of(row, &|hibernation| hibernation.first_turn.p95)),
+                spread(of(row, &|hibernation| hibernation.first_request.p50)),
+                spread(of(row, &|hibernation| hibernation.first_request.p95)),
+            ],
+        );
     }
 }
 

@@ -252,6 +252,15 @@ fn hibernation(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers) -> fmt::R
     for (guest, numbers) in numbers {
         histogram(&mut family, &[("guest", &**guest)], &numbers.hibernation)?;
     }
+    let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_first_request_delay_seconds",
+        "Time from a hibernated program's wake to the first request that it sends, if it sends one before it rests again",
+        None,
+        MetricType::Histogram,
+    )?;
+    for (guest, numbers) in numbers {
+        histogram(&mut family, &[("guest", &**guest)], &numbers.first_request)?;
+    }
     let written = numbers.iter().map(|(guest, numbers)| (guest, numbers.hibernations()));
     let written: Vec<_> = written.filter(|(_, counts)| *counts != (0, 0)).collect();
     let mut family = encoder.encode_descriptor(

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use wasm_operator_core::dispatch::{SleepReason, WakeReason};
 
 use super::Reconciled;
-use super::histogram::{Histogram, QUEUED, RECONCILE, WAKE};
+use super::histogram::{FIRST_REQUEST, Histogram, QUEUED, RECONCILE, WAKE};
 use crate::pool::Found;
 
 /// Different kinds of traps that are kept for a guest: the engine has fewer.
@@ -81,6 +81,7 @@ pub(super) struct GuestNumbers {
     pub(super) codes: Codes,
     pub(super) request_time: Histogram,
     pub(super) hibernation: Histogram,
+    pub(super) first_request: Histogram,
     hibernated_bytes: AtomicU64,
     not_hibernated: AtomicU64,
     traps: Mutex<BTreeMap<&'static str, u64>>,
@@ -100,6 +101,7 @@ impl Default for GuestNumbers {
             codes: Codes::default(),
             request_time: Histogram::new(&RECONCILE),
             hibernation: Histogram::new(&WAKE),
+            first_request: Histogram::new(&FIRST_REQUEST),
             hibernated_bytes: AtomicU64::new(0),
             not_hibernated: AtomicU64::new(0),
             traps: Mutex::default(),

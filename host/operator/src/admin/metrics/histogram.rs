@@ -13,6 +13,8 @@ pub(super) const RECONCILE: Bounds = [500, 2_000, 10_000, 50_000, 200_000, 1_000
 pub(super) const QUEUED: Bounds = [100, 1_000, 5_000, 20_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
 /// From an instance of a small component to mapping a large one from a slow disk.
 pub(super) const WAKE: Bounds = [50, 100, 250, 1_000, 5_000, 20_000, 100_000, 1_000_000];
+/// From a program that asks for what its event was about to one whose whole heap is read from a slow disk.
+pub(super) const FIRST_REQUEST: Bounds = [500, 1_000, 2_000, 4_000, 8_000, 16_000, 64_000, 1_000_000];
 
 /// A histogram. Its numbers are read one by one, so a scrape during an update may be one observation apart.
 #[derive(Debug)]

@@ -133,6 +133,11 @@ impl Metrics {
         self.guest(guest).hibernated(bytes, took);
     }
 
+    /// A program that was woken from disk sends its first request, so long after its wake.
+    pub(crate) fn first_request(&self, guest: &str, took: Duration) {
+        self.guest(guest).first_request.observe(took);
+    }
+
     /// A program could not be hibernated.
     pub(crate) fn not_hibernated(&self, guest: &str) {
         self.guest(guest).not_hibernated();

@@ -37,6 +37,7 @@ fn everything() -> (Registry, Metrics) {
     metrics.trapped("ring-0", "trap");
     metrics.memory("ring-0", 65_536);
     metrics.hibernated("ring-0", 65_536, Duration::from_millis(2));
+    metrics.first_request("ring-0", Duration::from_millis(3));
     metrics.not_hibernated("ring-0");
     metrics.set_disk(|| 131_072);
     metrics.woke("ring-0", Some(WakeReason::Request), Found::Component, Duration::from_micros(60));

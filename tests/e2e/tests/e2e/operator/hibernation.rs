@@ -38,6 +38,9 @@ fn a_ring_of_programs_makes_laps_hibernated_in_between() -> Result<()> {
             ensure!(metrics.sum("wasm_operator_guest_hibernation_written_bytes_total", &of) > 0.0);
             ensure!(wakes(&host, &guest, "event").await? >= 4.0);
         }
+        // The last one finds the nonce where it would write it.
+        let asked = metrics.sum("wasm_operator_guest_first_request_delay_seconds_count", &[]);
+        ensure!(asked >= 12.0, "{asked} writes after a wake from disk");
         ensure!(metrics.sum("wasm_operator_hibernation_disk_bytes", &[]) > 0.0);
         Ok(())
     })
