@@ -192,8 +192,9 @@ impl Driver<'_> {
         let hops = latencies.len() as f64;
         let after = Requests::read(&client).await?;
         let made = after.since(&requests).without(DRIVERS_VERB, laps as f64).per(hops);
-        let wakes_per_hop = difference(self::wakes(running).await?, wakes).map(|wakes| wakes / hops);
-        let hibernation = running.metrics().await?.as_ref().and_then(Hibernation::of);
+        let metrics = running.metrics().await?;
+        let wakes_per_hop = difference(metrics.as_ref().map(all_wakes), wakes).map(|wakes| wakes / hops);
+        let hibernation = metrics.as_ref().and_then(Hibernation::of);
 
         let load = self.memory_under_load(eye, &pids).await?;
         let quiet = self.quiet(running, &pids, procedure.quiet_seconds).await?;
@@ -271,7 +272,11 @@ struct Quiet {
 }
 
 async fn wakes(running: &Running) -> Result<Option<f64>> {
-    Ok(running.metrics().await?.map(|metrics| metrics.sum("wasm_operator_guest_wakes_total", &[])))
+    Ok(running.metrics().await?.as_ref().map(all_wakes))
+}
+
+fn all_wakes(metrics: &Metrics) -> f64 {
+    metrics.sum("wasm_operator_guest_wakes_total", &[])
 }
 
 fn difference(after: Option<f64>, before: Option<f64>) -> Option<f64> {

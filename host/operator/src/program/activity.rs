@@ -32,8 +32,8 @@ struct State {
     under_way: usize,
     /// Something was sent to the program since it became idle.
     delivered: bool,
-    /// What the scheduler was told.
-    idle: bool,
+    /// Since when it is idle, if the scheduler was told that it is.
+    idle_since: Option<Instant>,
     /// How often it went on after it was idle: a hibernation that was decided before is for a program that is gone.
     wakes: u64,
     /// Its memory is on disk.
@@ -42,8 +42,6 @@ struct State {
     held: u64,
     /// It was put to sleep, and has gone on since then.
     woken: Option<Woken>,
-    /// Since when it is idle, if it is.
-    idle_since: Option<Instant>,
     /// When it was woken from disk, until it sends a request or rests for longer than a loop pauses.
     asks_nothing_since: Option<Instant>,
 }
@@ -60,9 +58,9 @@ struct Woken {
 impl State {
     /// Whether the program has become idle.
     fn rests(&mut self) -> bool {
-        let rests = self.waits && self.under_way == 0 && !self.idle;
+        let rests = self.waits && self.under_way == 0 && self.idle_since.is_none();
         if rests {
-            (self.idle, self.delivered, self.idle_since) = (true, false, Some(Instant::now()));
+            (self.idle_since, self.delivered) = (Some(Instant::now()), false);
         }
         rests
     }
@@ -70,10 +68,8 @@ impl State {
     /// Whether the program was idle, and what ended that.
     fn goes_on(&mut self) -> Option<WakeReason> {
         self.waits = false;
-        if !std::mem::take(&mut self.idle) {
-            return None;
-        }
-        if self.idle_since.take().is_some_and(|since| since.elapsed() > PAUSE) {
+        let since = self.idle_since.take()?;
+        if since.elapsed() > PAUSE {
             self.asks_nothing_since = None;
         }
         self.wakes = self.wakes.wrapping_add(1);
@@ -118,7 +114,7 @@ impl Activity {
     /// The scheduler puts the program to sleep. None: it has gone on since.
     pub(crate) fn to_be_hibernated(&self) -> Option<u64> {
         let state = self.state.lock();
-        state.idle.then_some(state.wakes)
+        state.idle_since.map(|_| state.wakes)
     }
 
     /// Whether it is idle as it was when it was to be hibernated.
@@ -130,7 +126,7 @@ impl Activity {
     pub(crate) fn hibernated(&self) {
         let held = self.usage.get().map_or(0, Usage::private_bytes);
         let mut state = self.state.lock();
-        if state.idle {
+        if state.idle_since.is_some() {
             (state.hibernated, state.held) = (true, held);
         }
     }
