@@ -1,9 +1,9 @@
 //! The directory for hibernated guests, and what all of them share.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -32,6 +32,8 @@ pub struct Hibernation(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     directory: PathBuf,
+    /// Files here are those of another file system, see `SparseFile::sync`.
+    pub(crate) is_overlay: bool,
     pub(crate) budget: Arc<Budget>,
     pub(crate) pagemap: Pagemap,
     /// Images of components, as long as a guest shares one.
@@ -44,10 +46,10 @@ impl Hibernation {
         if page_size() != PAGE_BYTES {
             return Err(OpenError::PageBytes(page_size()));
         }
-        prepare(directory)?;
+        let is_overlay = prepare(directory)? == OVERLAY;
         let pagemap = Pagemap::open().map_err(OpenError::Pagemap)?;
-        let directory = directory.to_owned();
-        Ok(Self(Arc::new(Inner { directory, budget: Budget::new(budget_bytes), pagemap, bases: Mutex::default() })))
+        let (directory, budget) = (directory.to_owned(), Budget::new(budget_bytes));
+        Ok(Self(Arc::new(Inner { directory, is_overlay, budget, pagemap, bases: Mutex::default() })))
     }
 
     /// For the memories of one guest.
@@ -66,7 +68,10 @@ impl Hibernation {
 impl Inner {
     /// A file without a name, mode 600.
     pub(crate) fn unlinked_file(&self) -> io::Result<File> {
-        tempfile::tempfile_in(&self.directory)
+        let file = tempfile::tempfile_in(&self.directory)?;
+        // A file that never had a name comes with the mode that the umask leaves.
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        Ok(file)
     }
 
     /// The image of a component, made by the first guest that asks for it.
@@ -91,7 +96,8 @@ impl Inner {
     }
 }
 
-fn prepare(path: &Path) -> Result<(), OpenError> {
+/// Returns the type of the directory's file system.
+fn prepare(path: &Path) -> Result<i64, OpenError> {
     let failed = |source: io::Error| OpenError::Directory { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(failed)?;
@@ -110,7 +116,8 @@ fn prepare(path: &Path) -> Result<(), OpenError> {
         return Err(OpenError::NotOurs { path: path.to_owned(), owner, mode, user });
     }
     let in_memory = |filesystem| OpenError::InMemory { path: path.to_owned(), filesystem };
-    match fstatfs(&directory).map_err(|error| failed(error.into()))?.f_type {
+    let filesystem = fstatfs(&directory).map_err(|error| failed(error.into()))?.f_type;
+    match filesystem {
         TMPFS => return Err(in_memory("tmpfs")),
         RAMFS => return Err(in_memory("ramfs")),
         OVERLAY if !extents::are_known(&tempfile::tempfile_in(path).map_err(failed)?) => {
@@ -125,7 +132,7 @@ fn prepare(path: &Path) -> Result<(), OpenError> {
             let _ = fs::remove_file(entry.path());
         }
     }
-    Ok(())
+    Ok(filesystem)
 }
 
 /// Whether a file has a place on a disk. An overlay hides the file system below it, and passes this question on.

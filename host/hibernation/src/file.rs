@@ -28,8 +28,10 @@ const BLOCK_BYTES: u64 = 512;
 
 pub(crate) struct SparseFile {
     file: File,
+    is_overlay: bool,
+    /// Stands for the written pages at least.
     charge: Charge,
-    /// Pages that were written, also those of an attempt that failed. The others are holes.
+    /// Pages that were written, also those that an attempt that failed had begun to write. The others are holes.
     written: Runs,
     /// Pages in the page cache that the disk may not have yet.
     unsynced: usize,
@@ -38,7 +40,8 @@ pub(crate) struct SparseFile {
 impl SparseFile {
     pub(crate) fn create(store: &Inner) -> Result<Self, HibernateError> {
         let file = store.unlinked_file().map_err(HibernateError::io("make"))?;
-        Ok(Self { file, charge: Charge::new(&store.budget), written: Runs::default(), unsynced: 0 })
+        let (is_overlay, charge) = (store.is_overlay, Charge::new(&store.budget));
+        Ok(Self { file, is_overlay, charge, written: Runs::default(), unsynced: 0 })
     }
 
     /// For mapping it.
@@ -63,17 +66,25 @@ impl SparseFile {
         let zero = zero_pages(&fresh, &content).map_err(HibernateError::io("read the memory for"))?;
         let pages = pages.minus(&zero);
         self.charge.grow(bytes(fresh.minus(&zero).pages()))?;
-        let written = self.write(length, &pages, content, go_on);
+        let mut begun = vec![];
+        let result = self.write(length, &pages, &mut begun, content, go_on);
+        begun.sort_unstable_by_key(|run| run.start);
+        self.written = self.written.union(&begun.into_iter().collect());
         if let Ok(metadata) = self.file.metadata() {
-            self.charge.settle(metadata.blocks().saturating_mul(BLOCK_BYTES));
+            // Nobody asks again for pages that were written once, so these stay paid for even where the write failed half way
+            // and the disk has less.
+            let taken = metadata.blocks().saturating_mul(BLOCK_BYTES);
+            self.charge.settle(taken.max(bytes(self.written.pages())));
         }
-        written.map(|()| pages.pages())
+        result.map(|()| pages.pages())
     }
 
+    /// Adds to `begun` what was written, or begun to be before an error.
     fn write<'a>(
         &mut self,
         length: usize,
         pages: &Runs,
+        begun: &mut Vec<Range<usize>>,
         content: impl Fn(&Range<usize>) -> io::Result<&'a [u8]>,
         go_on: impl Fn() -> bool,
     ) -> Result<(), HibernateError> {
@@ -81,15 +92,14 @@ impl SparseFile {
         if self.file.metadata().map_err(HibernateError::io("measure"))?.len() < length {
             self.file.set_len(length).map_err(HibernateError::io("extend"))?;
         }
-        self.written = self.written.union(pages);
         let (large, small): (Vec<_>, Vec<_>) = pages.iter().partition(|run| run.len() >= DIRECT_PAGES);
         // Where the file system knows no such writes, large runs are gathered as well.
         let is_direct = !large.is_empty() && fcntl_setfl(&self.file, OFlags::DIRECT).is_ok();
-        let mut written = self.write_runs(large, is_direct, &content, &go_on);
+        let mut written = self.write_runs(large, is_direct, begun, &content, &go_on);
         if is_direct {
             fcntl_setfl(&self.file, OFlags::empty()).map_err(HibernateError::io("prepare"))?;
         }
-        written = written.and_then(|()| self.write_runs(small, false, &content, &go_on));
+        written = written.and_then(|()| self.write_runs(small, false, begun, &content, &go_on));
         written?;
         self.sync()
     }
@@ -98,6 +108,7 @@ impl SparseFile {
         &mut self,
         runs: Vec<Range<usize>>,
         is_direct: bool,
+        begun: &mut Vec<Range<usize>>,
         content: impl Fn(&Range<usize>) -> io::Result<&'a [u8]>,
         go_on: impl Fn() -> bool,
     ) -> Result<(), HibernateError> {
@@ -113,7 +124,9 @@ impl SparseFile {
                 }
             }
             let content = content(&piece).map_err(HibernateError::io("read the memory for"))?;
-            self.file.write_all_at(content, bytes(piece.start)).map_err(HibernateError::io("write"))?;
+            let offset = bytes(piece.start);
+            begun.push(piece);
+            self.file.write_all_at(content, offset).map_err(HibernateError::io("write"))?;
         }
         Ok(())
     }
@@ -123,6 +136,13 @@ impl SparseFile {
     /// writes: nobody reads this file after a crash.
     #[allow(unsafe_code)]
     fn sync(&mut self) -> Result<(), HibernateError> {
+        if self.is_overlay {
+            // The cache is that of the file below. `sync_file_range` looks into that of the overlay's own file, which is always
+            // empty, and finds nothing to wait for; `fdatasync` is passed on.
+            self.file.sync_data().map_err(HibernateError::io("sync"))?;
+            self.unsynced = 0;
+            return Ok(());
+        }
         let all = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
         // SAFETY: touches no memory of this process.
         let result = unsafe { sync_file_range(self.file.as_raw_fd(), 0, 0, all) };

@@ -110,8 +110,8 @@ impl Memories {
     }
 
     /// Writes what the guest has changed since the last time and takes its memory away. The guest does not notice; what it
-    /// touches when it runs again is read back page by page. After an error it is awake and whole
-    /// ([`HibernateError::is_fatal`] names the exception), and this can be tried again.
+    /// touches when it runs again is read back page by page. After an error it is awake and whole, and this can be tried
+    /// again. [`HibernateError::is_fatal`] names the exception: then the guest is never polled again and has to be dropped.
     ///
     /// Blocks the thread for as long as the disk takes, and ends early when the guest is polled meanwhile.
     #[allow(unsafe_code)]
@@ -122,7 +122,11 @@ impl Memories {
         let mut pages = 0_usize;
         for memory in self.live() {
             // SAFETY: the guest does not run, because its turn is held.
-            let written = unsafe { memory.hibernate(store, || !self.turn().is_wanted()) }?;
+            let written = unsafe { memory.hibernate(store, || !self.turn().is_wanted()) }.inspect_err(|error| {
+                if error.is_fatal() {
+                    turn.lock_guest_out();
+                }
+            })?;
             pages = pages.saturating_add(written.pages);
         }
         self.0.sleeps.store(true, Ordering::Relaxed);
@@ -133,7 +137,8 @@ impl Memories {
 
     /// Gives back what the guest's memory has in common with other guests of the component with this digest, for a mapping
     /// of one file. Called once, after the instantiation and before the guest runs. Returns the bytes that are shared. After an
-    /// error the guest is whole and shares less, with the same exception as for [`hibernate`](Self::hibernate).
+    /// error the guest is whole and shares less; after one that [is fatal](HibernateError::is_fatal) the caller must not let it
+    /// run.
     ///
     /// Blocks the thread; the first guest of a component writes the file.
     #[allow(unsafe_code)]

@@ -16,6 +16,8 @@ struct State {
     holder: Holder,
     /// The guest, if it had to wait for a hibernation.
     waiting: Option<Waker>,
+    /// The guest gets no turn any more.
+    is_locked_out: bool,
 }
 
 #[derive(Default, PartialEq, Eq, Clone, Copy)]
@@ -35,7 +37,7 @@ impl Turn {
         self.take(Holder::Hibernation, None)
     }
 
-    /// None during a hibernation, after which `waker` is called.
+    /// None during a hibernation, after which `waker` is called, and forever once the guest is locked out.
     fn for_guest(&self, waker: &Waker) -> Option<Held<'_>> {
         self.take(Holder::Guest, Some(waker))
     }
@@ -48,6 +50,9 @@ impl Turn {
             }
             return None;
         }
+        if holder == Holder::Guest && state.is_locked_out {
+            return None;
+        }
         state.holder = holder;
         Some(Held(self))
     }
@@ -55,6 +60,14 @@ impl Turn {
     /// Whether the guest waits for the end of the hibernation.
     pub(crate) fn is_wanted(&self) -> bool {
         self.0.lock().waiting.is_some()
+    }
+}
+
+impl Held<'_> {
+    /// From now on the guest waits until it is dropped. What is left of its memory is not to be touched by anybody: in a
+    /// function of the host that would end the host.
+    pub(crate) fn lock_guest_out(&self) {
+        self.0.0.lock().is_locked_out = true;
     }
 }
 
@@ -97,8 +110,8 @@ impl Drop for Entered {
     }
 }
 
-/// Polls a future of a guest, but not while the guest is being hibernated: then it waits for the end of that. Made by
-/// [`Memories::exclusive`].
+/// Polls a future of a guest, but not while the guest is being hibernated: then it waits for the end of that, and for ever if
+/// the guest's memory was lost. Made by [`Memories::exclusive`].
 #[must_use = "futures do nothing unless they are polled"]
 pub struct Exclusive<F> {
     memories: Memories,
@@ -161,6 +174,20 @@ mod tests {
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert!(!memories.turn().is_wanted());
         assert!(Pin::new(&mut guest).poll(&mut context).is_ready());
+    }
+
+    #[test]
+    fn a_guest_that_is_locked_out_waits_for_ever_and_can_still_be_looked_at() {
+        let memories = Memories::never_hibernated();
+        let mut guest = memories.exclusive(std::future::ready(1));
+        let mut context = Context::from_waker(Waker::noop());
+        let hibernation = memories.turn().for_hibernation().unwrap();
+        assert!(Pin::new(&mut guest).poll(&mut context).is_pending());
+        hibernation.lock_guest_out();
+        drop(hibernation);
+        assert!(Pin::new(&mut guest).poll(&mut context).is_pending());
+        assert!(!memories.turn().is_wanted());
+        assert!(memories.turn().for_hibernation().is_some());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::pin::Pin;
+use std::task::{Context, Waker};
 
 use tempfile::TempDir;
 
@@ -10,22 +12,37 @@ use super::*;
 use crate::Hibernation;
 
 const PAGES: usize = 5_000;
+const BYTES: usize = PAGES * PAGE_BYTES;
+/// What is written at once.
+const PIECE_BYTES: u64 = 4 << 20;
 
 struct Stage {
-    _directory: TempDir,
+    directory: Arc<TempDir>,
     hibernation: Hibernation,
     memory: Memory,
 }
 
 impl Stage {
     fn new() -> Self {
+        Self::with_budget(1 << 30)
+    }
+
+    fn with_budget(bytes: u64) -> Self {
         // Beside the test program, since `/tmp` may be in memory.
         let here = std::env::current_exe().unwrap().parent().unwrap().to_owned();
         let directory = tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir_in(here).unwrap();
-        let hibernation = Hibernation::open(directory.path(), 1 << 30).unwrap();
-        let bytes = PAGES * PAGE_BYTES;
-        let memory = Memory::new(bytes, bytes, bytes, PAGE_BYTES).unwrap();
-        Self { _directory: directory, hibernation, memory }
+        let hibernation = Hibernation::open(directory.path(), bytes).unwrap();
+        Self::with(Arc::new(directory), hibernation)
+    }
+
+    fn with(directory: Arc<TempDir>, hibernation: Hibernation) -> Self {
+        let memory = Memory::new(BYTES, BYTES, BYTES, PAGE_BYTES).unwrap();
+        Self { directory, hibernation, memory }
+    }
+
+    /// With another memory on the same budget.
+    fn another(&self) -> Self {
+        Self::with(Arc::clone(&self.directory), self.hibernation.clone())
     }
 
     fn page(&self, page: usize) -> &Cell<u8> {
@@ -95,6 +112,50 @@ fn a_later_round_that_was_cut_short_is_made_up_for() {
         assert_eq!(stage.hibernate(|| true).unwrap(), PAGES);
         assert_eq!(stage.page(7).replace(filled(7, round)), 1);
         assert!(stage.holds(round));
+    }
+}
+
+#[test]
+fn a_later_round_that_was_cut_short_pays_for_what_it_wrote_and_the_next_one_asks_for_the_rest() {
+    // Enough for one memory and a piece of another.
+    let budget = u64::try_from(BYTES).unwrap() + PIECE_BYTES * 3 / 2;
+    let stage = Stage::with_budget(budget);
+    stage.page(0).set(1);
+    stage.hibernate(|| true).unwrap();
+    stage.fill(1);
+    assert!(matches!(stage.hibernate(times(1)), Err(HibernateError::Wanted)));
+    let written = stage.hibernation.disk_bytes();
+    assert!((PIECE_BYTES..PIECE_BYTES * 3 / 2).contains(&written), "{written} bytes");
+
+    let other = stage.another();
+    other.fill(2);
+    assert_eq!(other.hibernate(|| true).unwrap(), PAGES, "what is not on disk takes no budget");
+    assert!(matches!(stage.hibernate(|| true), Err(HibernateError::Budget { .. })));
+    assert!(stage.hibernation.disk_bytes() <= budget);
+    assert!(stage.holds(1) && other.holds(2));
+
+    drop(other);
+    assert_eq!(stage.hibernate(|| true).unwrap(), PAGES);
+    let used = stage.hibernation.disk_bytes();
+    assert!((u64::try_from(BYTES).unwrap()..=budget).contains(&used), "{used} bytes");
+    assert!(stage.holds(1));
+    let hibernation = stage.hibernation.clone();
+    drop(stage);
+    assert_eq!(hibernation.disk_bytes(), 0);
+}
+
+#[test]
+fn a_guest_whose_memory_is_lost_never_runs_again() {
+    let Stage { directory: _directory, hibernation, memory } = Stage::new();
+    let (memories, memory) = (hibernation.memories(), Arc::new(memory));
+    memories.add(&memory);
+    let runs =
+        || Pin::new(&mut memories.exclusive(std::future::ready(()))).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(runs().is_ready());
+    memory.state.lock().is_lost = true;
+    for _ in 0..2 {
+        assert!(memories.hibernate().unwrap_err().is_fatal());
+        assert!(runs().is_pending());
     }
 }
 

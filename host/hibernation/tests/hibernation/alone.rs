@@ -1,7 +1,8 @@
 //! Tests that change their process: they run as the only test of a process of their own.
 
-use std::fs::Permissions;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -45,6 +46,18 @@ fn run(mut command: Command, name: &str) {
 pub(crate) fn system(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Mounts an overlay that keeps its files in another directory.
+pub(crate) fn mount_overlay(files: &Path, on_top: &Path) {
+    let [below, upper, work] = ["below", "upper", "work"].map(|name| {
+        let path = files.join(name);
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    let options = format!("lowerdir={below},upperdir={upper},workdir={work}");
+    system("mount", &["-t", "overlay", "overlay", "-o", &options, on_top.to_str().unwrap()]);
 }
 
 /// On a disk, unlike `/tmp` on many machines.

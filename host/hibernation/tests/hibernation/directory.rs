@@ -7,8 +7,8 @@ use std::process::Command;
 
 use wasm_operator_hibernation::{Hibernation, OpenError};
 
-use crate::alone::{directory, system, with_mounts};
-use crate::guest::{Event, Kind, open};
+use crate::alone::{directory, in_a_process, mount_overlay, system, with_mounts};
+use crate::guest::{Event, Kind, descriptors, open};
 
 fn refusal(path: &Path) -> OpenError {
     Hibernation::open(path, 1 << 30).err().expect("it was not refused")
@@ -80,27 +80,36 @@ fn file_systems_in_memory_are_refused() {
 fn an_overlay_is_as_good_as_what_is_below() {
     with_mounts("directory::an_overlay_is_as_good_as_what_is_below", || {
         let (directory, overlay) = (directory(), directory());
-        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-        let on_top = overlay.path().to_str().unwrap();
-        let mount = || {
-            for name in ["below", "upper", "work"] {
-                fs::create_dir(path(name)).unwrap();
-                fs::set_permissions(path(name), Permissions::from_mode(0o700)).unwrap();
-            }
-            let options = format!("lowerdir={},upperdir={},workdir={}", path("below"), path("upper"), path("work"));
-            system("mount", &["-t", "overlay", "overlay", "-o", &options, on_top]);
-        };
-        mount();
+        mount_overlay(directory.path(), overlay.path());
         let mut guest = Kind::new().guest(&open(&overlay).memories());
         guest.ask(Event::Fill { value: 1 });
         guest.memories.hibernate().unwrap();
         assert!(guest.is_sound());
         drop(guest);
-        system("umount", &[on_top]);
+        system("umount", &[overlay.path().to_str().unwrap()]);
 
         system("mount", &["-t", "tmpfs", "none", directory.path().to_str().unwrap()]);
-        mount();
+        mount_overlay(directory.path(), overlay.path());
         assert!(matches!(refusal(overlay.path()), OpenError::InMemory { filesystem: "an overlay of a tmpfs", .. }));
+    });
+}
+
+#[test]
+fn files_are_for_us_alone_whatever_the_umask() {
+    in_a_process("directory::files_are_for_us_alone_whatever_the_umask", || {
+        let directory = directory();
+        let kind = Kind::new();
+        let hibernation = open(&directory);
+        for mask in [0o000, 0o022, 0o277] {
+            rustix::process::umask(mask.into());
+            let mut guest = kind.guest(&hibernation.memories());
+            guest.ask(Event::Fill { value: 1 });
+            guest.memories.share("digest").unwrap();
+            guest.memories.hibernate().unwrap();
+            let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+            let modes: Vec<_> = descriptors(directory.path()).into_iter().map(mode).collect();
+            assert_eq!(modes, [0o600; 2], "the image and the guest's own");
+        }
     });
 }
 

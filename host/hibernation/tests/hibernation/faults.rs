@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wasm_operator_hibernation::{HibernateError, Hibernation, Memories};
 
-use crate::alone::{directory, in_a_process, system, with_mounts};
+use crate::alone::{directory, in_a_process, mount_overlay, system, with_mounts};
 use crate::guest::{Event, Guest, Kind, open};
 
 /// Where the heap of 31 pages of 64 KiB has one that is to be written in a later round.
@@ -95,35 +95,52 @@ fn on_a_full_disk_guests_stay_awake_until_there_is_room() {
 #[test]
 fn a_disk_that_fails_leaves_guests_awake() {
     with_mounts("faults::a_disk_that_fails_leaves_guests_awake", || {
-        let (memory, disk) = (directory(), directory());
-        system("mount", &["-t", "tmpfs", "-o", "size=10m", "none", memory.path().to_str().unwrap()]);
-        let image = memory.path().join("image");
-        File::create(&image).unwrap().set_len(64 << 20).unwrap();
-        system("mkfs.ext4", &["-q", "-m", "0", "-O", "^has_journal", image.to_str().unwrap()]);
-        system("mount", &["-o", "loop", image.to_str().unwrap(), disk.path().to_str().unwrap()]);
-        system("chmod", &["700", disk.path().to_str().unwrap()]);
-        let hibernation = open(&disk);
-        let kind = Kind::new();
-        let mut asleep = guest(&kind, &hibernation.memories());
-        sleeps(&mut asleep);
-        // From here on every new block is an error of the disk.
-        let filler = std::fs::write(memory.path().join("filler"), vec![1; 10 << 20]);
-        assert!(filler.is_err(), "the disk is not full: {filler:?}");
-
-        // The loop device passes on what its own file answers, which is one of these.
-        let disk_errors = [rustix::io::Errno::IO, rustix::io::Errno::NOSPC].map(|error| Some(error.raw_os_error()));
-        let failed = |error: &HibernateError, on: &str| matches!(error, HibernateError::Io { operation, source } if *operation == on && disk_errors.contains(&source.raw_os_error()));
-        let mut large = guest(&kind, &hibernation.memories());
-        fails_whole(&mut large, |error| failed(error, "write"));
-        // Small runs go to the page cache, which takes them: the disk's error comes later, and still in time.
-        let mut small = kind.guest(&hibernation.memories());
-        for page in (0..16).step_by(2) {
-            small.write(page * 512, 1);
-        }
-        let error = small.memories.hibernate().unwrap_err();
-        assert!(failed(&error, "sync"), "{error}");
-        assert!(small.is_sound() && asleep.is_sound());
+        let disk = directory();
+        a_disk_fails(disk.path(), || open(&disk));
     });
+}
+
+#[test]
+fn a_disk_that_fails_below_an_overlay_leaves_guests_awake() {
+    with_mounts("faults::a_disk_that_fails_below_an_overlay_leaves_guests_awake", || {
+        let (disk, overlay) = (directory(), directory());
+        a_disk_fails(disk.path(), || {
+            mount_overlay(disk.path(), overlay.path());
+            open(&overlay)
+        });
+    });
+}
+
+/// `open` is for guests on a file system that is mounted on `disk`.
+fn a_disk_fails(disk: &Path, open: impl FnOnce() -> Hibernation) {
+    let memory = directory();
+    system("mount", &["-t", "tmpfs", "-o", "size=10m", "none", memory.path().to_str().unwrap()]);
+    let image = memory.path().join("image");
+    File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    system("mkfs.ext4", &["-q", "-m", "0", "-O", "^has_journal", image.to_str().unwrap()]);
+    system("mount", &["-o", "loop", image.to_str().unwrap(), disk.to_str().unwrap()]);
+    system("chmod", &["700", disk.to_str().unwrap()]);
+    let hibernation = open();
+    let kind = Kind::new();
+    let mut asleep = guest(&kind, &hibernation.memories());
+    sleeps(&mut asleep);
+    // From here on every new block is an error of the disk.
+    let filler = std::fs::write(memory.path().join("filler"), vec![1; 10 << 20]);
+    assert!(filler.is_err(), "the disk is not full: {filler:?}");
+
+    // The loop device passes on what its own file answers, which is one of these.
+    let disk_errors = [rustix::io::Errno::IO, rustix::io::Errno::NOSPC].map(|error| Some(error.raw_os_error()));
+    let failed = |error: &HibernateError, on: &str| matches!(error, HibernateError::Io { operation, source } if *operation == on && disk_errors.contains(&source.raw_os_error()));
+    let mut large = guest(&kind, &hibernation.memories());
+    fails_whole(&mut large, |error| failed(error, "write"));
+    // Small runs go to the page cache, which takes them: the disk's error comes later, and still in time.
+    let mut small = kind.guest(&hibernation.memories());
+    for page in (0..16).step_by(2) {
+        small.write(page * 512, 1);
+    }
+    let error = small.memories.hibernate().unwrap_err();
+    assert!(failed(&error, "sync"), "{error}");
+    assert!(small.is_sound() && asleep.is_sound());
 }
 
 #[test]
@@ -143,6 +160,32 @@ fn a_write_that_ends_half_way_leaves_the_guest_awake() {
         fails_whole(&mut guest, too_large);
         limit(None);
         sleeps(&mut guest);
+    });
+}
+
+#[test]
+fn a_write_that_ends_half_way_stays_within_the_budget_later() {
+    in_a_process("faults::a_write_that_ends_half_way_stays_within_the_budget_later", || {
+        ignore_the_signal_of_large_files();
+        const BUDGET: u64 = 7 << 19;
+        let directory = directory();
+        let hibernation = Hibernation::open(directory.path(), BUDGET).unwrap();
+        let kind = Kind::new();
+        let mut one = kind.guest(&hibernation.memories());
+        one.ask(Event::Grow { pages: GROWN });
+        sleeps(&mut one);
+        one.ask(Event::Fill { value: 5 });
+        setrlimit(Resource::Fsize, Rlimit { current: Some(1 << 20), maximum: None }).unwrap();
+        assert!(matches!(one.memories.hibernate(), Err(HibernateError::Io { operation: "write", .. })));
+        setrlimit(Resource::Fsize, Rlimit { current: None, maximum: None }).unwrap();
+
+        // There is room for one of them only, half of which is on disk already.
+        let mut other = guest(&kind, &hibernation.memories());
+        fails_whole(&mut other, |error| matches!(error, HibernateError::Budget { .. }));
+        sleeps(&mut one);
+        assert!(hibernation.disk_bytes() <= BUDGET);
+        drop(one);
+        sleeps(&mut other);
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -204,11 +204,15 @@ impl Guest {
     }
 }
 
-/// Files that this process has open in the directory.
+/// How many files this process has open in the directory.
 pub(crate) fn open_files(directory: &Path) -> usize {
+    descriptors(directory).len()
+}
+
+/// The files that this process has open in the directory, by paths that lead to files without a name as well.
+pub(crate) fn descriptors(directory: &Path) -> Vec<PathBuf> {
     // The kernel knows no symbolic links on the way.
     let directory = directory.canonicalize().unwrap();
-    let open =
-        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-    open.filter(|path| path.starts_with(&directory)).count()
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+    open.filter(|path| std::fs::read_link(path).is_ok_and(|file| file.starts_with(&directory))).collect()
 }

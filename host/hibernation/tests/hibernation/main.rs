@@ -14,6 +14,7 @@ mod directory;
 mod faults;
 mod guest;
 mod memory;
+mod several;
 mod sharing;
 mod stress;
 mod turns;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use tokio::time::Instant;
 
-use crate::alone::directory;
-use crate::guest::{Event, HEAP, Kind, open, open_files};
+use crate::alone::{directory, mount_overlay, with_mounts};
+use crate::guest::{Event, HEAP, Kind, descriptors, open, open_files};
 
 const PAGE: u64 = 4 << 10;
 const WORDS_OF_A_PAGE: u64 = PAGE / 8;
@@ -177,13 +177,27 @@ fn every_wake_begins_with_reading_what_the_last_one_touched() {
     }
 }
 
+#[test]
+fn a_guest_that_sleeps_on_an_overlay_is_on_the_disk_and_not_in_the_page_cache() {
+    with_mounts("memory::a_guest_that_sleeps_on_an_overlay_is_on_the_disk_and_not_in_the_page_cache", || {
+        let (files, overlay) = (directory(), directory());
+        mount_overlay(files.path(), overlay.path());
+        let mut guest = Kind::new().guest(&open(&overlay).memories());
+        guest.ask(Event::Grow { pages: 60 });
+        for page in (0..60 * 16).step_by(2) {
+            guest.write(page * WORDS_OF_A_PAGE, 1);
+        }
+        guest.memories.hibernate().unwrap();
+        // What the disk has not confirmed cannot be dropped.
+        assert_eq!(cached_pages(overlay.path()), BTreeSet::new());
+        assert!(guest.is_sound());
+    });
+}
+
 /// Pages of the directory's one open file that the page cache holds.
 #[allow(unsafe_code)]
 fn cached_pages(directory: &Path) -> BTreeSet<usize> {
-    let directory = directory.canonicalize().unwrap();
-    let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
-    let mut ours = open.filter(|path| std::fs::read_link(path).is_ok_and(|file| file.starts_with(&directory)));
-    let file = File::open(ours.next().unwrap()).unwrap();
+    let file = File::open(descriptors(directory).first().unwrap()).unwrap();
     let bytes = usize::try_from(file.metadata().unwrap().len()).unwrap();
     let mut cached = vec![0; bytes / 4096];
     // SAFETY: a new mapping that is not read from and is unmapped at once; the kernel writes a byte for each of its pages.
