@@ -18,6 +18,12 @@ const MAX_IDLE_CONNECTIONS: usize = 8;
 /// As in Go: a handshake takes as long as two requests.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// A connection that is silent for so long is probed; without an answer it is given up within a minute of its last word.
+/// Nothing else tells that the other end of a watch which goes to the server is gone.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
+
 /// The API server cannot be reached as it is configured.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -32,7 +38,7 @@ pub enum ConnectError {
 /// The client of the host and of its guests, from `KUBECONFIG`, `~/.kube/config` or the Pod's ServiceAccount.
 ///
 /// Identities are set by the gateway, request by request, so whatever the kubeconfig says of impersonation is left out.
-/// Timeouts are set per request: a watch may be silent for long. Nothing is resent here.
+/// Timeouts are set per request: a watch may be silent for long, as long as its connection answers. Nothing is resent here.
 pub async fn connect() -> Result<Client, ConnectError> {
     let config = match Config::from_kubeconfig(&KubeConfigOptions::default()).await {
         Ok(config) => config,
@@ -50,12 +56,7 @@ pub fn from_config(mut config: Config) -> Result<Client, ConnectError> {
     config.auth_info.impersonate_uid = None;
     config.auth_info.impersonate_user_extra = None;
     config.headers.clear();
-    // kube's own stack leaves Nagle's algorithm on, which holds back the second write of a connection for 40 ms.
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    let connector = config.rustls_https_connector_with_connector(connector)?;
+    let connector = config.rustls_https_connector_with_connector(connector())?;
     let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
@@ -67,4 +68,53 @@ pub fn from_config(mut config: Config) -> Result<Client, ConnectError> {
         .map_err(BoxError::from)
         .service(http);
     Ok(Client::new(service, config.default_namespace))
+}
+
+fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    // kube's own stack leaves Nagle's algorithm on, which holds back the second write of a connection for 40 ms.
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector.set_keepalive(Some(PROBE_AFTER));
+    connector.set_keepalive_interval(Some(PROBE_INTERVAL));
+    connector.set_keepalive_retries(Some(PROBES));
+    connector
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Seconds until the kernel probes the connection to this port; None if it is not going to.
+    fn seconds_to_probe(port: u16) -> Option<u64> {
+        let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let remote = format!("0100007F:{port:04X}");
+        let connection = connections.lines().find(|line| line.split_whitespace().nth(2) == Some(&*remote))?;
+        let (timer, when) = connection.split_whitespace().nth(5)?.split_once(':')?;
+        let hundredths = u64::from_str_radix(when, 16).unwrap();
+        (timer == "02").then_some(hundredths / 100)
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_word_is_probed() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let client = from_config(Config::new(format!("http://{address}").parse().unwrap())).unwrap();
+        let watch = http::Request::get("/api/v1/configmaps?watch=1").body(Body::empty()).unwrap();
+        let watch = tokio::spawn(async move { client.send(watch).await });
+        let (mut connection, _) = server.accept().await.unwrap();
+        assert!(connection.read(&mut [0; 1_024]).await.unwrap() > 0);
+        // The timer is that of the request until that is acknowledged.
+        let mut seconds = None;
+        for _ in 0..100 {
+            seconds = seconds.or_else(|| seconds_to_probe(address.port()));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(seconds.is_some_and(|seconds| seconds <= 30), "{seconds:?}");
+        assert!(!watch.is_finished());
+    }
 }

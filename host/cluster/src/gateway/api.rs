@@ -130,7 +130,7 @@ impl GuestGateway {
             return Err(Refusal::forbidden(denied.message(guest)));
         }
         if current.access.shared_watches && call.request.verb == Verb::Watch {
-            return self.long_watch(current, &call, deadline, labels, in_flight).await;
+            return self.long_watch(current, call, deadline, labels, in_flight).await;
         }
         // Kept until the answer is there, and for a while after: the watch that follows begins where the list ends.
         let feed = if current.access.shared_watches && begins_watch(&call.request) {
@@ -175,7 +175,7 @@ impl GuestGateway {
     async fn long_watch(
         self: &Arc<Self>,
         current: &Arc<Current>,
-        call: &Call,
+        mut call: Call,
         deadline: Instant,
         labels: &CallLabels,
         in_flight: OwnedSemaphorePermit,
@@ -184,8 +184,12 @@ impl GuestGateway {
         if let Some(answer) = self.watch(current, &call.request, &call.accept, deadline).await {
             return Ok(held(answer, place));
         }
+        if call.request.query.send_initial_events != Some(true) {
+            // Each would wake a guest that sleeps, once a minute. Only the end of the initial events is not known without.
+            call.request.query.allow_watch_bookmarks = None;
+        }
         let _until_it_begins = (in_flight, self.host_permit(deadline).await?);
-        let answer = self.read(current, call, deadline, None).await?;
+        let answer = self.read(current, &call, deadline, None).await?;
         self.report_if_denied(&current.access.name, &answer, labels);
         Ok(held(answer, place))
     }

@@ -57,7 +57,8 @@ pub struct Feed {
 
 impl Informers {
     /// The stream for what `user` asks for, listed. None where the server has to be asked: the user may not list and
-    /// watch this or it is not known, the kind or the selector is unknown, or the stream does not get its list in time.
+    /// watch this or it is not known, the kind or the selector is unknown, there are too many field selectors, or the stream does
+    /// not get its list in time.
     pub(crate) async fn feed_of(&self, user: Arc<str>, asked: FeedScope) -> Option<Feed> {
         let resource = self.shared.kinds.resource(&asked.group, &asked.version, &asked.plural).await?;
         let mut scope = Scope {
@@ -85,7 +86,8 @@ impl Informers {
         self.may_watch(Some(user), &scope.resource, namespace, name).await
     }
 
-    /// The stream for this scope. Metadata comes from whole objects where somebody has them anyway.
+    /// The stream for this scope; None if it would be one too many. Metadata comes from whole objects where somebody has them
+    /// anyway.
     async fn running_for(&self, scope: &Scope, user: &Arc<str>) -> Result<Option<Arc<Running>>, Unanswered> {
         let whole = Scope { representation: Representation::Full, ..scope.clone() };
         let source = self.sources(&whole, Some(user)).await?.into_iter().next();
@@ -93,7 +95,7 @@ impl Informers {
             return Ok(Some(running));
         }
         let source = self.sources(scope, Some(user)).await?.into_iter().next();
-        Ok(source.map(|source| self.open(source)))
+        Ok(source.and_then(|source| self.open_if_few(source)))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Which stream serves a subscription: the cluster-wide one where the host may list and watch cluster-wide, else one for each
 //! namespace. A label selector goes upstream, because a cache should follow what is managed and not the cluster's size,
-//! unless a stream of everything is open anyway or there are many selectors. Namespaces and names are filtered here.
+//! unless a stream of everything is open anyway or there are many selectors. Namespaces and names are filtered here. Other field
+//! selectors only the server can evaluate: of guests that watch for themselves few get a stream, the rest ask the server.
 //! Metadata and whole objects are separate streams, so that nobody is given more than he asked for. Secrets are not shared.
 //!
 //! A subscription is told of every change in its scope, as its guest's rights allow; reconnects, bookmarks and relists
@@ -209,6 +210,10 @@ struct Shared {
 /// API server less, and the subscriptions are filtered here.
 const MAX_SELECTED_STREAMS: usize = 8;
 
+/// Streams of a kind with a field selector from which guests that watch for themselves are served. Default 8: each selector
+/// that such a guest makes up would be one more watch with the host's identity. What is beyond goes to the server.
+const MAX_FIELD_STREAMS: usize = 8;
+
 impl Informers {
     /// Informers whose readers run on `runtime`.
     pub fn new(client: Client, rights: Rights, metrics: Metrics, options: Options, runtime: Handle) -> Self {
@@ -284,7 +289,17 @@ impl Informers {
 
     /// The stream of this source, begun if need be.
     pub(crate) fn open(&self, source: Source) -> Arc<Running> {
+        self.open_among(&mut self.shared.streams.lock(), source)
+    }
+
+    /// [`open`](Self::open), unless there are too many streams with a field selector.
+    pub(crate) fn open_if_few(&self, source: Source) -> Option<Arc<Running>> {
+        // Counted and opened under one lock: a guest may ask for many at once.
         let mut streams = self.shared.streams.lock();
+        has_place(&streams, &source).then(|| self.open_among(&mut streams, source))
+    }
+
+    fn open_among(&self, streams: &mut HashMap<Source, Weak<Running>>, source: Source) -> Arc<Running> {
         if let Some(running) = streams.get(&source).and_then(Weak::upgrade) {
             return running;
         }
@@ -312,7 +327,6 @@ fn shared_source(streams: &HashMap<Source, Weak<Running>>, source: Source) -> So
     if source.label_selector.is_empty() {
         return source;
     }
-    let is_open = |running: &Weak<Running>| running.strong_count() > 0;
     let everything = Source { label_selector: String::new(), ..source.clone() };
     let others = streams.iter().filter(|(other, running)| {
         is_open(running)
@@ -324,6 +338,24 @@ fn shared_source(streams: &HashMap<Source, Weak<Running>>, source: Source) -> So
     } else {
         source
     }
+}
+
+/// Whether this is open, or may be opened beside the others with a field selector.
+fn has_place(streams: &HashMap<Source, Weak<Running>>, source: &Source) -> bool {
+    if source.field_selector.is_empty() || streams.get(source).is_some_and(is_open) {
+        return true;
+    }
+    let plain =
+        |source: &Source| Source { label_selector: String::new(), field_selector: String::new(), ..source.clone() };
+    let everything = plain(source);
+    let others = streams
+        .iter()
+        .filter(|(other, running)| is_open(running) && !other.field_selector.is_empty() && plain(other) == everything);
+    others.count() < MAX_FIELD_STREAMS
+}
+
+fn is_open(running: &Weak<Running>) -> bool {
+    running.strong_count() > 0
 }
 
 fn is_secret(resource: &Resource) -> bool {

@@ -96,14 +96,29 @@ impl View for State<'_> {
     }
 
     fn covers(&self, target: &Target) -> bool {
-        let source = self.source;
-        let namespace = source.namespace.is_none() || source.namespace == target.object.namespace;
         // Of a field selector nothing is known here, so the object may be selected.
-        let selected = match (&target.labels, LabelSelector::parse(&source.label_selector)) {
-            (Some(labels), Ok(selector)) => selector.matches(labels),
-            _ => true,
-        };
-        namespace && selected
+        self.has_namespace_of(target) && self.labels_select(target).unwrap_or(true)
+    }
+
+    fn selects(&self, target: &Target) -> bool {
+        self.has_namespace_of(target)
+            && self.source.field_selector.is_empty()
+            && self.labels_select(target).unwrap_or(false)
+    }
+}
+
+impl State<'_> {
+    fn has_namespace_of(&self, target: &Target) -> bool {
+        self.source.namespace.is_none() || self.source.namespace == target.object.namespace
+    }
+
+    /// None: unknown.
+    fn labels_select(&self, target: &Target) -> Option<bool> {
+        let selector = LabelSelector::parse(&self.source.label_selector).ok()?;
+        if selector.is_empty() {
+            return Some(true);
+        }
+        target.labels.as_ref().map(|labels| selector.matches(labels))
     }
 }
 

@@ -62,6 +62,8 @@ pub trait View {
     fn held(&self, object: &ObjectRef) -> Option<Held>;
     /// Could an object like this one be in the view? False when it lies outside its namespace or selector.
     fn covers(&self, target: &Target) -> bool;
+    /// Is an object like this one in the view for certain? False also where that is not known, as with a field selector.
+    fn selects(&self, target: &Target) -> bool;
 }
 
 fn has_passed(view: &dyn View, version: &ResourceVersion) -> bool {
@@ -136,7 +138,17 @@ impl Write {
 
     /// An object that the view never held and does not take in will never show up in it.
     fn concerns(&self, view: &dyn View) -> bool {
-        view.covers(&self.target) || view.held(&self.target.object).is_some_and(|held| held.uid == self.target.uid)
+        view.covers(&self.target) || self.is_held(view)
+    }
+
+    /// Will the view hear of it? One that has not listed may never do so, and one that may not select the object may hear of
+    /// nothing but bookmarks: waiting for these, every guest could make all others wait with a selector of its own.
+    fn is_expected(&self, view: &dyn View) -> bool {
+        view.position().is_some() && view.selects(&self.target) || self.is_held(view)
+    }
+
+    fn is_held(&self, view: &dyn View) -> bool {
+        view.held(&self.target.object).is_some_and(|held| held.uid == self.target.uid)
     }
 }
 
@@ -263,7 +275,7 @@ impl Gate {
             .writes
             .values()
             .filter(|write| scope.includes(&write.target.object))
-            .filter(|write| write.at + MAX_WAIT > now && write.concerns(view) && !write.is_seen(view))
+            .filter(|write| write.at + MAX_WAIT > now && write.is_expected(view) && !write.is_seen(view))
             .map(|write| write.at);
         let deletes = pending
             .hidden

@@ -12,6 +12,8 @@ struct Cache {
     objects: BTreeMap<ObjectRef, Held>,
     namespace: Option<&'static str>,
     label: Option<(&'static str, &'static str)>,
+    /// Only the server knows which objects it selects.
+    field: bool,
 }
 
 impl View for Cache {
@@ -26,6 +28,9 @@ impl View for Cache {
             && self.label.is_none_or(|(key, value)| {
                 target.labels.as_ref().is_none_or(|labels| labels.get(key).is_some_and(|found| **found == *value))
             })
+    }
+    fn selects(&self, target: &Target) -> bool {
+        self.covers(target) && !self.field && (self.label.is_none() || target.labels.is_some())
     }
 }
 
@@ -311,6 +316,37 @@ fn an_echo_is_pending_until_it_is_seen_or_given_up() {
     let deleted = after(Effect::Deleted { object: object("x"), uid: "u".into() });
     assert!(deleted.is_echo_pending(&maps(), ALL, &Cache::at("49").with("x", "u", "40"), NOW).is_some());
     assert!(deleted.is_echo_pending(&maps(), ALL, &Cache::at("60"), NOW).is_none());
+}
+
+#[test]
+fn no_echo_is_expected_of_a_view_that_has_not_listed() {
+    let mut gate = after(effect("PUT", ONE, 200, &body("u", "50", "")));
+    let unlisted = Cache::default();
+    assert_eq!(gate.is_echo_pending(&maps(), ALL, &unlisted, NOW), None);
+    assert_eq!(decide(&gate, &unlisted), wait(), "a read waits for it nevertheless");
+    settle(&mut gate, &[&unlisted], NOW);
+    assert_eq!(decide(&gate, &Cache::at("49").with("x", "u", "40")), wait(), "its list may be of before the write");
+}
+
+#[test]
+fn a_view_that_may_not_select_the_object_echoes_it_only_if_it_holds_it() {
+    let labelled = r#","labels":{"app":"web"}"#;
+    let many = format!(r#","labels":{{"app":"{}"}}"#, "x".repeat(2_000));
+    for (labels, view, expected) in [
+        ("", Cache { field: true, ..Cache::at("49") }, false),
+        (labelled, Cache { label: Some(("app", "web")), ..Cache::at("49") }, true),
+        (many.as_str(), Cache { label: Some(("app", "web")), ..Cache::at("49") }, false),
+    ] {
+        let mut gate = after(effect("PUT", ONE, 200, &body("u", "50", labels)));
+        let pending = |gate: &Gate, view: &Cache| gate.is_echo_pending(&maps(), ALL, view, NOW).is_some();
+        assert_eq!(pending(&gate, &view), expected, "{labels}");
+        assert_eq!(decide(&gate, &view), wait(), "a read waits: it may be selected");
+        settle(&mut gate, &[&view], NOW);
+        let view = view.with("x", "u", "40");
+        assert!(pending(&gate, &view), "{labels}");
+        assert_eq!(decide(&gate, &view), wait());
+        assert!(!pending(&gate, &view.with("x", "u", "50")));
+    }
 }
 
 #[test]

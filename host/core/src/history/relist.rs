@@ -6,12 +6,15 @@ use super::Entry;
 use crate::object::{Change, ResourceVersion};
 
 /// The entries for what differs between the state at `from` and a list at `to`, in the order of their versions. None if no
-/// history leads from one to the other, as after a restored backup.
+/// history leads from one to the other, as after a restored backup, be the objects the same or not.
 ///
 /// A deletion's true version lies between the two and is unknown. It gets the latest that it can have: that of the
 /// list, or the one before its successor's.
 #[must_use]
 pub fn inferred(changes: Vec<Change>, from: &ResourceVersion, to: &ResourceVersion) -> Option<Vec<Entry>> {
+    if !to.is_at_least(from) {
+        return None;
+    }
     let is_between =
         |version: &ResourceVersion| version.compare(from) == Some(Ordering::Greater) && to.is_at_least(version);
     let mut entries = Vec::with_capacity(changes.len());

@@ -267,4 +267,5 @@ fn a_list_that_no_history_leads_to_is_another_history() {
     let recreated = vec![change(Some(object("a", "1", 5)), None), change(None, Some(object("a", "2", 11)))];
     assert_eq!(inferred_versions(recreated, 10, 20), None, "there was no version for the deletion");
     assert_eq!(inferred_versions(vec![], 10, 10), Some(vec![]));
+    assert_eq!(inferred_versions(vec![], 10, 8), None, "an older list, though nothing differs");
 }

@@ -157,6 +157,9 @@ impl View for FakeState {
     fn covers(&self, _: &Target) -> bool {
         true
     }
+    fn selects(&self, _: &Target) -> bool {
+        true
+    }
 }
 
 impl Snapshot for FakeState {

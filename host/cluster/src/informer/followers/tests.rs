@@ -163,6 +163,17 @@ fn an_older_history_ends_all_watches_and_none_of_its_versions_can_be_resumed_fro
 }
 
 #[test]
+fn a_list_of_an_older_history_is_resumed_from_even_if_no_object_differs() {
+    let stream = stream(vec![object("a", "1", 5)]);
+    let watch = Watch::after(&stream, 10).unwrap();
+    stream.replace(vec![object("a", "1", 5)], version(8));
+    assert_eq!(watch.take(), ["Expired"]);
+    let watch = Watch::after(&stream, 8).unwrap();
+    stream.apply(Event::Modified(object("a", "1", 9)));
+    assert_eq!(watch.take(), ["MODIFIED a@9"]);
+}
+
+#[test]
 fn a_version_of_a_lost_history_is_not_waited_for_for_ever() {
     let stream = stream(vec![]);
     let watch = Watch::after(&stream, 99).unwrap();

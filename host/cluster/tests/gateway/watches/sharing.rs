@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use harness::eventually;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::version;
 use crate::stage::Stage;
@@ -112,7 +112,7 @@ async fn a_guest_lists_what_it_wrote_itself() -> Result<()> {
     for round in 0..20 {
         guest.send("POST", &all, &crate::stage::config_map("x", "1")).await?.expect(201)?;
         ensure!(names(&guest.get(&all).await?.expect(200)?) == ["x"], "round {round}");
-        guest.send("DELETE", &one, &serde_json::json!({})).await?.expect(200)?;
+        guest.send("DELETE", &one, &json!({})).await?.expect(200)?;
         let list = guest.get(&format!("{all}?limit=500")).await?.expect(200)?;
         ensure!(names(&list).is_empty(), "round {round}: {list}");
         // What is deleted is not shown to a watch that begins now.
@@ -159,4 +159,38 @@ async fn a_stream_that_nobody_watches_any_more_ends() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn field_selectors_of_guests_get_few_streams_and_delay_no_echo() -> Result<()> {
+    let stage = Stage::new("watches-fields").await?;
+    stage.grant_all("a").await?;
+    stage.grant_all("b").await?;
+    let events = json!([{ "apiGroups": [""], "resources": ["events"], "verbs": ["list", "watch"] }]);
+    crate::stage::grant_everywhere(&stage.admin, "watches-fields-host", &stage.user("host"), &events).await?;
+    let (guest, other) = (stage.watching("a")?, stage.guest("b")?);
+    for number in 0..12 {
+        let path = format!("events?limit=500&fieldSelector=involvedObject.name%3Dn{number}");
+        guest.get(&stage.path(&path)).await?.expect(200)?;
+    }
+    ensure!(stage.streams("events") == 8, "{} streams", stage.streams("events"));
+    let event = json!({
+        "metadata": { "name": "x" }, "involvedObject": { "kind": "X", "name": "other", "namespace": stage.namespace },
+    });
+    other.send("POST", &stage.path("events"), &event).await?.expect(201)?;
+    ensure!(!other.0.echo_pending(), "no stream is about it");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_field_selector_that_the_server_refuses_delays_no_echo() -> Result<()> {
+    let stage = Stage::new("watches-refused").await?;
+    stage.grant_all("a").await?;
+    stage.grant_all("b").await?;
+    let (guest, other) = (stage.watching("a")?, stage.guest("b")?);
+    guest.get(&stage.path("configmaps?limit=1&fieldSelector=x%3Dy")).await?.expect(400)?;
+    ensure!(stage.streams("configmaps") == 1);
+    other.send("POST", &stage.path("configmaps"), &crate::stage::config_map("x", "1")).await?.expect(201)?;
+    ensure!(!other.0.echo_pending());
+    Ok(())
 }
