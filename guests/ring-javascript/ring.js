@@ -47,8 +47,7 @@ export async function reconcile({ content }) {
   if (origin === `${output}/${spec.nonce}`) return DONE; // the lap is over
 
   const objects = `https://kubernetes.default.svc/apis/${GROUP}/v1/namespaces/${output}/testresources`;
-  const read = await send('GET', `${objects}/${name}?resourceVersion=0`);
-  const target = read.status === 404 ? undefined : await read.json();
+  const target = await send('GET', `${objects}/${name}?resourceVersion=0`);
   if (target?.spec.nonce > spec.nonce) return DONE; // overtaken
   if (target?.spec.nonce === spec.nonce && target.metadata.annotations?.[ORIGIN] === origin) return DONE; // there already
 
@@ -60,14 +59,15 @@ export async function reconcile({ content }) {
   return DONE;
 
   async function send(method, url, object) {
-    let answer;
+    let answer, content;
     try {
       answer = await fetch(url, { method, headers: { 'content-type': 'application/json' }, body: object && JSON.stringify(object) });
+      content = await answer.json(); // to its end, always: until then the request counts as in flight
     } catch (error) {
       throw retryable(`cannot pass nonce ${spec.nonce} on to namespace \`${output}\`: ${error.message}`);
     }
-    if (answer.ok || (method === 'GET' && answer.status === 404)) return answer;
-    const { message } = await answer.json();
-    throw retryable(`cannot pass nonce ${spec.nonce} on to namespace \`${output}\`: ${message}`);
+    if (answer.ok) return content;
+    if (method === 'GET' && answer.status === 404) return undefined;
+    throw retryable(`cannot pass nonce ${spec.nonce} on to namespace \`${output}\`: ${content.message}`);
   }
 }

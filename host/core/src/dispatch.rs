@@ -175,6 +175,7 @@ impl Dispatcher {
             let delay = Duration::from_micros(random.up_to(micros));
             guest.queue.delay(now, key, delay, Cause::Resync, Cause::Resync.into());
         }
+        guest.prediction.replan(guest.timer());
         self.refresh(now, id);
     }
 

@@ -43,11 +43,15 @@ pub struct Tally {
     pub delay_saved: Duration,
 }
 
-/// What was measured of a guest.
+/// What was measured of a guest. Times are smoothed.
 #[derive(Debug, Clone, Copy, Default)]
 struct Measured {
-    /// From the decision to wake the guest until it has an instance, smoothed.
+    /// From the decision to wake the guest until it has an instance.
     wake: Option<Duration>,
+    /// CPU time of the first call of an instance, in which the guest sets itself up.
+    first_call: Option<Duration>,
+    /// CPU time of later calls.
+    later_call: Option<Duration>,
     /// Bytes that its instances hold.
     bytes: u64,
 }
@@ -96,11 +100,12 @@ impl Prediction {
 
     /// Takes a measurement of a wake.
     pub(crate) fn woke(&mut self, took: Duration) {
-        let smoothed = self.measured.wake.map_or(took, |old| {
-            let weight = if took < old { LOWER } else { HIGHER };
-            old.mul_f64(1.0 - weight) + took.mul_f64(weight)
-        });
-        self.measured.wake = Some(smoothed);
+        smooth(&mut self.measured.wake, took);
+    }
+
+    /// Takes a measurement of a call: whether it was the first one of its instance, and its CPU time.
+    pub(crate) fn called(&mut self, first: bool, cpu: Duration) {
+        smooth(if first { &mut self.measured.first_call } else { &mut self.measured.later_call }, cpu);
     }
 
     /// Takes a measurement of what the guest's instances hold.
@@ -118,9 +123,13 @@ impl Prediction {
         self.pressure = pressure;
     }
 
-    /// What waking and keeping the guest costs; None before anything was measured.
+    /// What waking and keeping the guest costs; None before anything was measured. What the first call of an instance takes
+    /// longer than later ones is part of the wake. Until a later one was seen, that is all of it: a guest whose start is dear would
+    /// otherwise be dropped too early for anyone to learn so.
     pub(crate) fn costs(&self) -> Option<Costs> {
-        let wake = self.measured.wake?;
+        let set_up =
+            self.measured.first_call.map(|cpu| cpu.saturating_sub(self.measured.later_call.unwrap_or_default()));
+        let wake = self.measured.wake? + set_up.unwrap_or_default();
         Some(Costs { pressure: self.pressure, ..Costs::new(wake, Duration::ZERO, self.measured.bytes) })
     }
 
@@ -170,6 +179,11 @@ impl Prediction {
             learner.gap(gap, end, &costs);
         }
         end == End::Event
+    }
+
+    /// The gap under way was none: nothing is learnt from it.
+    pub(crate) fn forget_gap(&mut self) {
+        (self.idle_since, self.held) = (None, None);
     }
 
     /// Keeps the guest in memory until then, because another one's write is likely to concern it.
@@ -257,6 +271,13 @@ impl Prediction {
     fn age(&self, now: Time) -> Option<Duration> {
         self.idle_since.map(|since| now.since(since))
     }
+}
+
+fn smooth(known: &mut Option<Duration>, measured: Duration) {
+    *known = Some(known.map_or(measured, |old| {
+        let weight = if measured < old { LOWER } else { HIGHER };
+        old.mul_f64(1.0 - weight) + measured.mul_f64(weight)
+    }));
 }
 
 #[cfg(test)]

@@ -68,7 +68,15 @@ impl Fixture {
     }
 
     fn waits(&mut self, run: ProgramRun) {
-        self.dispatcher.program_waits(self.now, self.guest, run);
+        self.dispatcher.program_waits(self.now, self.guest, run, None);
+    }
+
+    /// Has its sleep predicted: a wake is dear, and so is its memory.
+    fn predict(&mut self) {
+        let settings = Settings { sleep: SleepPolicy::default(), ..Settings::default() };
+        self.dispatcher.update(self.now, self.guest, settings);
+        self.dispatcher.woke(self.guest, Duration::from_secs(1));
+        self.dispatcher.set_instance_bytes(self.guest, 4 << 30);
     }
 
     fn suspend(&mut self, suspended: bool) {
@@ -129,15 +137,45 @@ fn a_program_is_not_hibernated_until_it_has_heard_of_its_own_write() {
 }
 
 #[test]
+fn a_program_is_made_ready_just_before_its_own_timer() {
+    let (mut fixture, run) = Fixture::running(true);
+    fixture.predict();
+    let due = fixture.now + Duration::from_secs(3600);
+    fixture.dispatcher.program_waits(fixture.now, fixture.guest, run, Some(due));
+    fixture.advance();
+    assert_eq!(fixture.step(), Some(Step::Sleep(fixture.guest, SleepReason::Idle)));
+    fixture.advance();
+    assert_eq!(fixture.step(), Some(Step::Prepare(fixture.guest)));
+    let ahead = due.since(fixture.now);
+    assert!(ahead > Duration::from_millis(500) && ahead < Duration::from_secs(30), "{ahead:?} before it is due");
+    fixture.dispatcher.prepared(fixture.now, fixture.guest, true);
+    fixture.now = due;
+    assert!(!fixture.works(run, WakeReason::Timer), "it was ready");
+}
+
+#[test]
+fn pauses_of_a_loop_are_no_gaps_to_learn_from() {
+    let (mut fixture, run) = Fixture::running(true);
+    fixture.predict();
+    let learnt = |fixture: &Fixture| {
+        let seen = fixture.dispatcher.snapshot(fixture.now, fixture.guest).unwrap().predicted;
+        seen.hits + seen.misses
+    };
+    for (pause, gaps) in [(PAUSE / 2, 0), (PAUSE, 1), (PAUSE * 100, 2)] {
+        fixture.waits(run);
+        fixture.pass(pause);
+        fixture.works(run, WakeReason::Event);
+        assert_eq!(learnt(&fixture), gaps, "{pause:?}");
+    }
+}
+
+#[test]
 fn a_program_that_may_not_be_hibernated_stays_awake_also_when_memory_is_short() {
     let (mut fixture, run) = Fixture::running(false);
     fixture.waits(run);
     assert_eq!(fixture.dispatcher.next_time(), None);
     fixture.dispatcher.press(1 << 30, 10.0);
     assert_eq!(fixture.step(), None);
-    fixture.dispatcher.may_hibernate(fixture.now, fixture.guest, true);
-    assert_eq!(fixture.advance(), IDLE);
-    assert_eq!(fixture.step(), Some(Step::Sleep(fixture.guest, SleepReason::Idle)));
 }
 
 #[test]
@@ -191,7 +229,7 @@ fn what_an_earlier_run_says_does_not_concern_the_next_one() {
     fixture.advance();
     let run = fixture.started();
     fixture.dispatcher.program_ended(fixture.now, fixture.guest, old);
-    fixture.dispatcher.program_waits(fixture.now, fixture.guest, old);
+    fixture.dispatcher.program_waits(fixture.now, fixture.guest, old, None);
     fixture.dispatcher.program_stays_awake(fixture.now, fixture.guest, old);
     assert!(!fixture.works(old, WakeReason::Event));
     assert_eq!((fixture.state(), fixture.step()), (State::Awake, None));
@@ -256,7 +294,7 @@ fn a_thousand_programs_leave_the_components_of_others_in_memory() {
         while let Some(step) = dispatcher.step(now) {
             match step {
                 Step::Load(guest) => dispatcher.loaded_program(now, guest, true),
-                Step::Start(guest, run) => dispatcher.program_waits(now, guest, run),
+                Step::Start(guest, run) => dispatcher.program_waits(now, guest, run, None),
                 Step::Sleep(_, SleepReason::Idle) => {}
                 other => panic!("{other:?}"),
             }

@@ -24,7 +24,7 @@ use crate::rest::{self, Code};
 use crate::state::State;
 
 /// Wall and CPU time of `describe`. It only builds its answer.
-const DESCRIBE_TIME: Duration = Duration::from_secs(1);
+pub(crate) const DESCRIBE_TIME: Duration = Duration::from_secs(1);
 
 /// Anonymous memory of a loaded component besides its mapped file: wasmtime's tables of functions, types and names. As
 /// measured by `examples/wake.rs`: 16 KiB for a component of three functions, 223 KiB for one with the kube client, whose

@@ -36,7 +36,7 @@ const HOST_STACK_BYTES: usize = 512 << 10;
 /// The default of [`EngineOptions::stack_bytes`]; what wasmtime and most native main programs of guests assume.
 const STACK_BYTES: usize = 512 << 10;
 /// The default of [`EngineOptions::cache_bytes`]: some hundred Rust guests or thirty Python ones.
-const CACHE_BYTES: u64 = 1 << 30;
+pub const CACHE_BYTES: u64 = 1 << 30;
 
 /// Files that are read at once. They are in the page cache or on one disk, and each takes a thread: a hundred guests that start
 /// together would leave a hundred threads, with what they touched, for the ten seconds that idle ones live.
@@ -224,7 +224,10 @@ impl Engine {
                 inner.cache.evict();
                 Ok(())
             };
-            self.0.in_background(evict).await?;
+            // What was prepared is good all the same.
+            if let Err(error) = self.0.in_background(evict).await {
+                tracing::warn!(%error, "cannot evict from the cache");
+            }
         }
         prepared
     }

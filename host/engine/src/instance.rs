@@ -12,6 +12,7 @@ use wasmtime_wasi_http::p2::bindings::Proxy;
 
 use crate::bindings::Controller;
 use crate::call::{self, Allowance, Call, Fault};
+use crate::component::DESCRIBE_TIME;
 use crate::convert;
 use crate::engine::Inner;
 use crate::error::CallError;
@@ -45,6 +46,18 @@ impl Instance {
     pub(crate) fn new(engine: Arc<Inner>, store: Store<State>, exports: Exports, limits: Limits) -> Self {
         let meter = Arc::clone(&store.data().meter);
         Self { engine, live: Some(Live { store, exports }), meter, limits }
+    }
+
+    /// Has the guest describe itself, and ignores what it says: what it does once, in its first call, is done then. It has no HTTP
+    /// and one second, as in [`Component::describe`](crate::Component::describe). After an error the instance is of no more use.
+    pub async fn warm_up(&mut self) -> Result<(), CallError> {
+        let mut live = self.live.take().ok_or(CallError::Gone)?;
+        let call = Call::Describe(DESCRIBE_TIME);
+        let Live { store, exports } = &mut live;
+        let handler = store.data_mut().hooks.take_handler();
+        let result = self.call(call, store, async |store| exports.controller.call_describe(store).await).await;
+        live.store.data_mut().hooks.give_handler(handler);
+        self.end(call, live, result).map(|_| ())
     }
 
     /// Runs one reconcile. After an error, or when the future is dropped before its end, the instance is of no more use:
@@ -115,10 +128,11 @@ impl Instance {
     }
 
     /// Keeps the instance after a call that returned, and explains one that did not.
-    fn end<T>(&mut self, call: Call, live: Live, result: Result<T, Fault>) -> Result<T, CallError> {
+    fn end<T>(&mut self, call: Call, mut live: Live, result: Result<T, Fault>) -> Result<T, CallError> {
         match result {
             Ok(answer) => {
                 live.store.data().output.flush();
+                live.store.data_mut().hooks.end_call();
                 self.live = Some(live);
                 Ok(answer)
             }

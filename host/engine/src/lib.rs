@@ -28,12 +28,13 @@ mod rest;
 mod stacks;
 mod state;
 mod ticker;
+mod timers;
 
 pub use cache::Artifact;
 pub use compile::{CompileError, CompileLimits, compile};
 pub use component::{Component, GuestSettings};
 pub use contract::{Interface, World};
-pub use engine::{Engine, EngineOptions};
+pub use engine::{CACHE_BYTES, Engine, EngineOptions};
 pub use error::{CallError, EngineError, Limit, LoadError, PrepareError};
 pub use format::{Found, NotAComponent};
 pub use http::{Answer, HttpError, OutgoingHttp, ResponseBody, ServeLimits, Timeouts};

@@ -24,6 +24,7 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>> {
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     linker.allow_shadowing(true);
+    crate::timers::add_to_linker(&mut linker)?;
     // The original hands out the debug form: a stack of causes, and a backtrace of the host where these are on.
     linker.instance(IO_ERROR)?.func_wrap(
         "[method]error.to-debug-string",

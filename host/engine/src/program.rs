@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use wasm_operator_core::limits::Limits;
 use wasm_operator_hibernation::{HibernateError, Memories};
 use wasmtime::Store;
@@ -42,9 +43,9 @@ pub struct Program {
 pub trait Turns: Send + Sync {
     /// The program goes on.
     fn begins(&self);
-    /// The program waits for the host: for a socket, a timer or a request. Not called when it merely lets others have
-    /// their turn.
-    fn waits(&self);
+    /// The program waits for the host: for a socket, a request or a timer, the earliest of which is due at `timer`. Not called
+    /// when it merely lets others have their turn.
+    fn waits(&self, timer: Option<Instant>);
 }
 
 /// A program that is about to run: its store, with the limits of one guest.
@@ -137,6 +138,7 @@ impl ProgramRun {
         let allowance = Allowance { limits: &limits, stack_bytes: program.engine.stack_bytes, call: Call::Run };
         meter.begin(allowance.cpu());
         store.data_mut().hooks.begin_call();
+        let timers = Arc::clone(&store.data().timers);
         store.set_epoch_deadline(1);
         // A program that only yields goes on with the turn that it has.
         let mut goes_on = false;
@@ -149,14 +151,16 @@ impl ProgramRun {
             Turn::Yields => goes_on = true,
             Turn::Waits => {
                 goes_on = false;
-                turns.waits();
+                turns.waits(timers.next());
             }
         };
         let ticker = &program.engine.ticker;
         let made = memories.exclusive(call::metered(ticker, &meter, program.instantiate(&mut store), &mut turn)).await;
         let ended = match made {
             Ok(command) => {
-                program.share(&memories).await;
+                if let Err(error) = program.share(&memories).await {
+                    return CallError::Panic(error.to_string());
+                }
                 let run = command.wasi_cli_run();
                 memories.exclusive(call::metered(ticker, &meter, run.call_run(&mut store), &mut turn)).await
             }
@@ -182,16 +186,18 @@ impl Program {
     }
 
     /// Gives back what this instance has in common with others of the component. It waits for the disk, which others on
-    /// this thread shall not.
-    async fn share(&self, memories: &Memories) {
+    /// this thread shall not. An error means that it may not run.
+    async fn share(&self, memories: &Memories) -> Result<(), HibernateError> {
         let (memories, digest) = (memories.clone(), self.digest.clone());
         let shared = tokio::task::spawn_blocking(move || memories.share(&digest)).await;
         match shared {
             Ok(Ok(bytes)) => tracing::debug!(bytes, "the program shares its image with others of its component"),
             Ok(Err(HibernateError::Off)) | Err(_) => {}
+            Ok(Err(error)) if error.is_fatal() => return Err(error),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the program does not share its image with others of its component")
+                tracing::warn!(%error, "the program does not share its image with others of its component");
             }
         }
+        Ok(())
     }
 }

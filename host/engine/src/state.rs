@@ -15,6 +15,7 @@ use crate::http::{Hooks, HttpLimits, OutgoingHttp};
 use crate::limiter::Limiter;
 use crate::logs::{GuestLogs, Output};
 use crate::meter::Meter;
+use crate::timers::Timers;
 
 /// Streams, requests, pollables and the like at once. wasmtime's default of a million would be 100 MB of host memory.
 pub(crate) const MAX_RESOURCES: usize = 1024;
@@ -37,6 +38,7 @@ pub(crate) struct State {
     pub(crate) table: ResourceTable,
     pub(crate) limiter: Limiter,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) timers: Arc<Timers>,
     pub(crate) output: Output,
 }
 
@@ -51,6 +53,7 @@ impl State {
         let limits = &settings.limits;
         let meter = Arc::new(Meter::default());
         let output = Output::new(logs);
+        let mut http_limits = HttpLimits::from(limits);
         let mut wasi = WasiCtx::builder();
         wasi.envs(&settings.env)
             .args(&settings.args)
@@ -61,6 +64,8 @@ impl State {
             .allow_udp(false)
             .allow_ip_name_lookup(false);
         if let Some(endpoint) = endpoint {
+            // A program's one call has no end.
+            http_limits.per_call = u32::MAX;
             wasi.allow_tcp(true).socket_addr_check(move |address, use_| {
                 let allowed = may_use(endpoint, address, use_);
                 Box::pin(std::future::ready(allowed))
@@ -75,10 +80,11 @@ impl State {
             Self {
                 wasi: wasi.build(),
                 http,
-                hooks: Hooks::new(handler, HttpLimits::from(limits), Arc::clone(&meter)),
+                hooks: Hooks::new(handler, http_limits, Arc::clone(&meter)),
                 table,
                 limiter: Limiter::new(limits.memory_bytes, limits.table_elements, Arc::clone(&meter)),
                 meter,
+                timers: Arc::default(),
                 output,
             },
         );

@@ -1,5 +1,5 @@
-//! The clock that interrupts guests: it advances wasmtime's epoch once per millisecond while a guest runs, and stops
-//! when none does. When none has for a while, it has what they used let go.
+//! The clock that interrupts guests: it advances wasmtime's epoch once per millisecond while a guest runs for long, seldom
+//! while guests run shortly, and stops when none does. When none has for a while, it has what they used let go.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,9 +10,13 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 /// How long a guest may keep its thread before the others on it get their turn. 10 ms would show in a 2 ms hop.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
+/// The time to the next tick when a tick has met no running guest. Most calls are over in far less than a tick, and each tick
+/// takes some ten microseconds from them; the first turn of a guest that computes for long may be this long instead.
+const CALM_TICK: Duration = Duration::from_millis(4);
+
 /// How many ticks without a running guest until the thread parks: waking it costs a system call per call of a guest, so
 /// it stays up through short pauses.
-const LINGER_TICKS: u32 = 10;
+const LINGER_TICKS: u32 = 2;
 
 /// How long no guest runs until the host rests, once until the next one runs. Longer than the pauses in anything that is
 /// under way, since the next guest finds its code unmapped: that costs it some hundred page faults.
@@ -40,7 +44,7 @@ struct Shared {
 pub(crate) struct Running<'a>(&'a Shared);
 
 impl Ticker {
-    /// `tick` is called every millisecond while a guest runs, `rest` when none has run for two seconds.
+    /// `tick` is called every millisecond while a guest keeps its thread, `rest` when none has run for two seconds.
     pub(crate) fn start(tick: impl Fn() + Send + 'static, rest: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let thread = Arc::clone(&shared);
@@ -89,7 +93,8 @@ impl Shared {
     fn run(&self, tick: &impl Fn(), rest: &impl Fn()) {
         let mut idle = 0;
         while !self.stopped.load(Ordering::SeqCst) {
-            if self.ran.swap(false, Ordering::Relaxed) || self.running.load(Ordering::SeqCst) > 0 {
+            let running = self.running.load(Ordering::SeqCst) > 0;
+            if self.ran.swap(false, Ordering::Relaxed) || running {
                 idle = 0;
             } else {
                 idle += 1;
@@ -98,7 +103,7 @@ impl Shared {
                 self.park(rest);
                 idle = 0;
             }
-            std::thread::sleep(TICK);
+            std::thread::sleep(if running { TICK } else { CALM_TICK });
             tick();
         }
     }

@@ -33,6 +33,7 @@ use crate::admin::{self, Admin};
 use crate::checks;
 use crate::forecast::Forecasts;
 use crate::front_door::{self, FrontDoor, Listeners, Pending};
+use crate::graveyard::Graveyard;
 use crate::guest::Guest;
 use crate::host::{Guests, Host, HostOptions, HostRunner};
 use crate::pool::Components;
@@ -52,8 +53,8 @@ const COMPONENT_BYTES: u64 = 2 << 20;
 pub(crate) struct Options {
     /// The configuration file.
     pub(crate) config: PathBuf,
-    /// Compiled components, descriptions and approvals.
-    pub(crate) cache_directory: PathBuf,
+    /// Its cache directory is where approvals are kept as well.
+    pub(crate) engine: EngineOptions,
     /// The host's own namespace; None outside of a cluster.
     pub(crate) host_namespace: Option<String>,
     /// The admin endpoint; None for none.
@@ -106,7 +107,7 @@ fn open_hibernation(options: &HibernationOptions, cache: &Path) -> anyhow::Resul
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let Options {
         config,
-        cache_directory,
+        engine,
         host_namespace,
         admin_listen,
         threads,
@@ -171,8 +172,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         tokio::spawn(budget.watch(scheduler.clone()));
     }
     let forecasts = prediction_service.map(|client| Forecasts::new(client, scheduler.clone(), &mut registry));
+    let cache_directory = engine.cache_directory.clone();
     let hibernation = open_hibernation(&hibernation, &cache_directory)?;
-    let compiler = vec!["/proc/self/exe".into(), "compile".into()];
     let host = Arc::new(Host {
         options: HostOptions {
             directory: config.parent().map(PathBuf::from).unwrap_or_default(),
@@ -181,8 +182,9 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         scheduler,
         programs: Programs::new(threads, hibernation),
         workers: Workers::start("guests", threads).context("cannot start the threads on which guests run")?,
-        engine: Engine::new(EngineOptions::new(cache_directory.clone(), compiler))?,
+        engine: Engine::new(engine)?,
         components: Arc::new(Components::default()),
+        graveyard: Graveyard::default(),
         informers,
         gateway,
         events,

@@ -1,7 +1,7 @@
 //! One guest at run time: the version that runs, the one that waits to take its place, and its subscriptions.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use wasm_operator_config::GuestSpec;
@@ -20,6 +20,8 @@ pub(crate) struct Guest {
     generation: AtomicU64,
     active: RwLock<Option<Arc<Active>>>,
     next: Mutex<Option<Revision>>,
+    /// Someone waits for the events of its own writes.
+    awaits_echo: AtomicBool,
     /// Of the last component that could not be made to run: it is not tried again before the file changes.
     refused: Mutex<Option<Fingerprint>>,
 }
@@ -33,8 +35,19 @@ impl Guest {
             generation: AtomicU64::new(0),
             active: RwLock::new(None),
             next: Mutex::new(None),
+            awaits_echo: AtomicBool::new(false),
             refused: Mutex::new(None),
         }
+    }
+
+    /// Whether nobody has begun to wait for the events of the guest's own writes.
+    pub(crate) fn begins_to_await_echo(&self) -> bool {
+        !self.awaits_echo.swap(true, Ordering::SeqCst)
+    }
+
+    /// The events have come.
+    pub(crate) fn has_echo(&self) {
+        self.awaits_echo.store(false, Ordering::SeqCst);
     }
 
     pub(crate) fn spec(&self) -> GuestSpec {

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use wasm_operator_cluster::events::EventRecorder;
 use wasm_operator_cluster::gateway::Gateway;
 use wasm_operator_cluster::informer::Informers;
-use wasm_operator_config::{Approvals, Change, GuestSpec};
+use wasm_operator_config::{Approvals, Change, GuestSpec, Sleep};
 use wasm_operator_core::backoff::{Backoff, Random};
 use wasm_operator_core::dispatch::{self, GuestId, Job, Key, ProgramRun, RequestId, Serve, SleepReason, Time};
 use wasm_operator_core::reconcile::Cause;
@@ -21,6 +21,7 @@ use wasm_operator_engine::Engine;
 use crate::admin::metrics::Metrics;
 use crate::forecast::Forecasts;
 use crate::front_door::{self, End, Pending};
+use crate::graveyard::Graveyard;
 use crate::guest::Guest;
 use crate::pool::{Components, Pool};
 use crate::program::Programs;
@@ -32,10 +33,6 @@ use crate::workers::Workers;
 
 /// Wait before something transient, such as an API server that does not answer, is tried again.
 const TRANSIENT: Backoff = Backoff { base: Duration::from_millis(250), max: Duration::from_secs(5) };
-
-/// How long an instance that nobody can reach any more waits to be unmapped, in its thread's time. A guest is put to sleep when the event
-/// of its own write arrives, which often is what another guest waits for: unmapping at once would hold that one up.
-const BEFORE_DROP: Duration = Duration::from_millis(2);
 
 /// What guests are run with.
 #[derive(Debug, Clone)]
@@ -54,6 +51,7 @@ pub(crate) struct Host {
     pub(crate) programs: Programs,
     pub(crate) engine: Engine,
     pub(crate) components: Arc<Components>,
+    pub(crate) graveyard: Graveyard,
     pub(crate) informers: Informers,
     pub(crate) gateway: Gateway,
     pub(crate) events: EventRecorder,
@@ -141,8 +139,6 @@ impl Host {
         info!(guest = &*guest.name, "the guest's configuration has changed");
         let settings = new.settings();
         self.scheduler.tell(|dispatcher, now| dispatcher.update(now, guest.id, settings));
-        let hibernates = self.may_hibernate(&new);
-        self.scheduler.tell(|dispatcher, now| dispatcher.may_hibernate(now, guest.id, hibernates));
         if differs_in_scheduling_only(old, &new) {
             guest.reschedule(new);
         } else {
@@ -349,12 +345,7 @@ impl Runner for HostRunner {
             return;
         }
         let instances = active.as_ref().and_then(|active| active.pool()).map(Pool::sleep).unwrap_or_default();
-        if !instances.is_empty() {
-            self.0.workers.submit(id, move || async move {
-                tokio::time::sleep(BEFORE_DROP).await;
-                drop(instances);
-            });
-        }
+        self.0.graveyard.bury(&self.0.runtime, instances, reason == SleepReason::Pressure);
         self.0.workers.slept(id);
     }
 
@@ -399,7 +390,8 @@ impl Runner for HostRunner {
 /// Whether a change needs neither another component nor other rights, so that what runs can go on.
 fn differs_in_scheduling_only(old: &GuestSpec, new: &GuestSpec) -> bool {
     let same = GuestSpec {
-        sleep: new.sleep.clone(),
+        // What is on disk already goes with the program that it belongs to.
+        sleep: Sleep { hibernate: old.sleep.hibernate, ..new.sleep.clone() },
         serve: new.serve.clone(),
         concurrency: new.concurrency,
         weight: new.weight,

@@ -7,6 +7,7 @@ mod checks;
 mod cli;
 mod forecast;
 mod front_door;
+mod graveyard;
 mod guest;
 mod guest_log;
 mod host;
@@ -19,6 +20,7 @@ mod recorder;
 mod revision;
 mod scheduler;
 mod subscriber;
+mod waiting;
 mod why;
 mod workers;
 

@@ -27,7 +27,7 @@ impl OutgoingHttp for Outgoing {
         timeouts: Timeouts,
     ) -> BoxFuture<'static, Result<http::Response<ResponseBody>, HttpError>> {
         if !request.method().is_safe() {
-            self.scheduler.mention(|dispatcher, now| dispatcher.wrote(now, self.guest));
+            self.scheduler.tell(|dispatcher, now| dispatcher.wrote(now, self.guest));
         }
         let answer = self.gateway.send(request, timeouts.total);
         async move {

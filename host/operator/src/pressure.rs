@@ -69,25 +69,29 @@ impl Budget {
     pub(crate) async fn watch(self, scheduler: Arc<Scheduler>) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pressed = false;
+        let mut last = (0, 1.0);
         loop {
             ticks.tick().await;
             let Some(held) = self.held() else { continue };
-            let (excess, pressure) = assess(held, self.bytes);
-            // Said when it changes, and again as long as there is something to give back.
-            if excess > 0 || (pressure > 1.0) != pressed {
-                if (excess > 0) && !pressed {
-                    info!(
-                        held,
-                        budget = self.bytes,
-                        "memory is short: idle guests are put to sleep, the least useful first"
-                    );
-                }
-                scheduler.tell(|dispatcher, _| dispatcher.press(excess, pressure));
+            let now = assess(held, self.bytes);
+            if now.0 > 0 && last.0 == 0 {
+                info!(
+                    held,
+                    budget = self.bytes,
+                    "memory is short: idle guests are put to sleep, the least useful first"
+                );
             }
-            pressed = pressure > 1.0;
+            if is_news(last, now) {
+                scheduler.tell(|dispatcher, _| dispatcher.press(now.0, now.1));
+            }
+            last = now;
         }
     }
+}
+
+/// Whether the scheduler has to be told: of each change, and again as long as there is something to give back.
+fn is_news(last: (u64, f32), now: (u64, f32)) -> bool {
+    now.0 > 0 || now != last
 }
 
 /// What is to be given back, and how many times its usual price memory is worth.
@@ -131,6 +135,17 @@ mod tests {
         assert_eq!(assess(900, 1000), (0, 10.0));
         assert_eq!(assess(1000, 1000), (100, 10.0));
         assert_eq!(assess(u64::MAX, 0).1, 10.0);
+    }
+
+    #[test]
+    fn each_change_of_the_pressure_is_told_and_what_does_not_change_is_not() {
+        let parts = [500, 740, 760, 890, 890, 950, 950, 800, 500, 500];
+        let mut last = (0, 1.0);
+        let told = parts.map(|held| {
+            let now = assess(held, 1000);
+            is_news(std::mem::replace(&mut last, now), now)
+        });
+        assert_eq!(told, [false, false, true, true, false, true, true, true, true, false]);
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{error, info, info_span, warn};
+use tracing::{debug, error, info, info_span, warn};
 use wasm_operator_cluster::gateway::GuestGateway;
-use wasm_operator_core::dispatch::{Completion, GuestId, Job, WakeReason};
+use wasm_operator_core::dispatch::{Completion, Job, WakeReason};
 use wasm_operator_core::reconcile::{Failure, Outcome, Request};
 use wasm_operator_engine::{CallError, Instance};
 
@@ -17,6 +17,7 @@ use crate::host::Host;
 use crate::pool::{Found, Pool, PoolError};
 use crate::revision::Active;
 use crate::scheduler::{Preparation, Run};
+use crate::waiting::spawn_when_woken;
 
 /// Runs one job on this thread.
 pub(crate) async fn reconcile(host: Arc<Host>, guest: Arc<Guest>, job: Job, run: Run) {
@@ -36,7 +37,7 @@ pub(crate) async fn reconcile(host: Arc<Host>, guest: Arc<Guest>, job: Job, run:
         let (completion, cpu) = call(&host, &guest, &active, &job, id).await;
         host.metrics.finished(&guest.name, completion, started.elapsed());
         host.workers.used(job.guest, cpu);
-        await_echo(&host, guest.id, &active.gateway);
+        await_echo(&host, &guest, &active.gateway);
         run.finish(completion.into(), cpu);
         if host.forecasts.is_some() {
             ask_for_forecast(&host, &guest);
@@ -78,6 +79,9 @@ async fn call(
     let before = instance.cpu_time();
     let answer = instance.reconcile(&request).await;
     let cpu = instance.cpu_time().saturating_sub(before);
+    if answer.is_ok() {
+        host.scheduler.tell(|dispatcher, _| dispatcher.called(guest.id, found != Found::Instance, cpu));
+    }
     let completion = match answer {
         Ok(Ok(Outcome::Done)) => Reconciled::Success,
         Ok(Ok(Outcome::RequeueAfter(after))) => Reconciled::RequeueAfter(after),
@@ -107,9 +111,17 @@ pub(crate) async fn prepare(host: Arc<Host>, guest: Arc<Guest>, preparation: Pre
         let Some(pool) = active.as_ref().and_then(|active| active.pool()) else { return preparation.succeed() };
         let began = Instant::now();
         match pool.acquire().await {
-            Ok((instance, found)) => {
+            Ok((mut instance, found)) => {
                 woke(&host, &guest, pool, Some(WakeReason::Predicted), found, began.elapsed());
-                keep(&host, &guest, pool, instance);
+                if found != Found::Instance
+                    && let Err(error) = instance.warm_up().await
+                {
+                    // Its work will show what is wrong, if there is any.
+                    debug!(%error, "the guest could not be warmed up");
+                }
+                if instance.is_alive() {
+                    keep(&host, &guest, pool, instance);
+                }
                 preparation.succeed();
             }
             Err(error) => {
@@ -122,11 +134,9 @@ pub(crate) async fn prepare(host: Arc<Host>, guest: Arc<Guest>, preparation: Pre
 
 pub(crate) fn woke(host: &Host, guest: &Guest, pool: &Pool, reason: Option<WakeReason>, found: Found, took: Duration) {
     host.metrics.woke(&guest.name, reason, found, took);
-    host.scheduler.mention(|dispatcher, _| {
+    host.scheduler.tell(|dispatcher, _| {
         dispatcher.woke(guest.id, took);
         dispatcher.set_bytes(guest.id, pool.component_bytes());
-        // Beyond a budget something is unloaded, at the next command: there is one when the guest's run ends.
-        false
     });
 }
 
@@ -135,10 +145,7 @@ pub(crate) fn keep(host: &Host, guest: &Guest, pool: &Pool, instance: Instance) 
     pool.release(instance, guest.concurrency());
     host.metrics.memory(&guest.name, pool.instance_bytes());
     let bytes = pool.private_bytes();
-    host.scheduler.mention(|dispatcher, _| {
-        dispatcher.set_instance_bytes(guest.id, bytes);
-        false
-    });
+    host.scheduler.tell(|dispatcher, _| dispatcher.set_instance_bytes(guest.id, bytes));
 }
 
 /// The guest trapped or broke a limit: it is reported and held back for a while.
@@ -179,14 +186,19 @@ pub(crate) fn ask_for_forecast(host: &Arc<Host>, guest: &Arc<Guest>) {
 }
 
 /// Keeps the guest awake while the event of its own write is on the way: it may have work again at once.
-pub(crate) fn await_echo(host: &Arc<Host>, id: GuestId, gateway: &Arc<GuestGateway>) {
-    if !gateway.echo_pending() {
+pub(crate) fn await_echo(host: &Arc<Host>, guest: &Arc<Guest>, gateway: &Arc<GuestGateway>) {
+    // One waiter is enough, however often the guest pauses meanwhile.
+    if !gateway.echo_pending() || !guest.begins_to_await_echo() {
         return;
     }
-    host.scheduler.tell(|dispatcher, now| dispatcher.echo_pending(now, id, true));
-    let (settled, scheduler) = (gateway.echo_settled(), host.scheduler.clone());
-    host.runtime.spawn(async move {
+    host.scheduler.tell(|dispatcher, now| dispatcher.echo_pending(now, guest.id, true));
+    let settled = gateway.echo_settled();
+    let (waiting, guest, gateway) = (host.clone(), guest.clone(), gateway.clone());
+    spawn_when_woken(&host.runtime, async move {
         settled.await;
-        scheduler.tell(|dispatcher, now| dispatcher.echo_pending(now, id, false));
+        guest.has_echo();
+        waiting.scheduler.tell(|dispatcher, now| dispatcher.echo_pending(now, guest.id, false));
+        // Who wrote in the last moment has found a waiter.
+        await_echo(&waiting, &guest, &gateway);
     });
 }

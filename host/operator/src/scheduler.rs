@@ -40,57 +40,69 @@ pub(crate) trait Runner: Send + Sync + 'static {
 
 /// The scheduler of the whole host.
 pub(crate) struct Scheduler {
-    dispatcher: Mutex<Dispatcher>,
+    state: Mutex<State>,
     changed: Notify,
     /// Told at every turn of the loop, for those who ask whether it still turns.
     turned: Notify,
     start: Instant,
 }
 
+struct State {
+    dispatcher: Dispatcher,
+    /// The loop waits until then, or for ever, unless it is woken. None: it turns, and will see whatever it is told.
+    waits_until: Option<Option<Time>>,
+}
+
+impl State {
+    /// Whether the loop has to be woken for what the dispatcher was told.
+    fn has_news(&self) -> bool {
+        let Some(until) = self.waits_until else { return false };
+        // The last run of a drained dispatcher is no command.
+        self.dispatcher.is_draining()
+            || self.dispatcher.next_time().is_some_and(|next| until.is_none_or(|until| next < until))
+    }
+}
+
 impl Scheduler {
     /// A scheduler without guests. Its time starts now.
     pub(crate) fn new(options: Options) -> Arc<Self> {
         Arc::new(Self {
-            dispatcher: Mutex::new(Dispatcher::new(options)),
+            state: Mutex::new(State { dispatcher: Dispatcher::new(options), waits_until: None }),
             changed: Notify::new(),
             turned: Notify::new(),
             start: Instant::now(),
         })
     }
 
-    /// Tells the dispatcher something. The closure holds the lock: it must not block.
+    /// Tells the dispatcher something. The closure holds the lock: it must not block. The loop is woken only if that makes
+    /// something due earlier than what it waits for: most of what is told at the end of a run does not.
     pub(crate) fn tell<T>(&self, say: impl FnOnce(&mut Dispatcher, Time) -> T) -> T {
-        let answer = {
-            let mut dispatcher = self.dispatcher.lock();
-            // Read under the lock, so that the dispatcher's time never goes back.
-            let now = self.now();
-            say(&mut dispatcher, now)
-        };
-        self.changed.notify_one();
-        answer
-    }
-
-    /// Tells the dispatcher something that seldom leads to a command; the closure says whether it does.
-    pub(crate) fn mention(&self, say: impl FnOnce(&mut Dispatcher, Time) -> bool) {
-        let matters = {
-            let mut dispatcher = self.dispatcher.lock();
-            let now = self.now();
-            say(&mut dispatcher, now)
-        };
-        if matters {
+        let mut state = self.state.lock();
+        // Read under the lock, so that the dispatcher's time never goes back.
+        let now = self.now();
+        let answer = say(&mut state.dispatcher, now);
+        let has_news = state.has_news();
+        drop(state);
+        if has_news {
             self.changed.notify_one();
         }
+        answer
     }
 
     /// Asks the dispatcher something.
     pub(crate) fn ask<T>(&self, question: impl FnOnce(&Dispatcher, Time) -> T) -> T {
-        let dispatcher = self.dispatcher.lock();
-        question(&dispatcher, self.now())
+        let state = self.state.lock();
+        question(&state.dispatcher, self.now())
     }
 
     /// The dispatcher's time.
     pub(crate) fn now(&self) -> Time {
-        Time::ZERO + self.start.elapsed()
+        self.time(Instant::now())
+    }
+
+    /// That moment in the dispatcher's time.
+    pub(crate) fn time(&self, at: Instant) -> Time {
+        Time::ZERO + at.saturating_duration_since(self.start)
     }
 
     /// Resolves when the loop has taken a turn.
@@ -107,11 +119,16 @@ impl Scheduler {
             while let Some(step) = self.next_step() {
                 self.carry_out(step, &*runner);
             }
-            let (next, drained) = self.ask(|dispatcher, _| (dispatcher.next_time(), dispatcher.is_drained()));
-            if drained {
-                return;
-            }
-            // What was told since the last step has left a permit, so it is not missed.
+            let next = {
+                let mut state = self.state.lock();
+                if state.dispatcher.is_drained() {
+                    return;
+                }
+                // Under the same lock: what is told from here on leaves a permit if it matters.
+                let next = state.dispatcher.next_time();
+                state.waits_until = Some(next);
+                next
+            };
             match next {
                 None => self.changed.notified().await,
                 Some(at) => tokio::select! {
@@ -119,13 +136,14 @@ impl Scheduler {
                     () = sleep_until(self.start + at.since(Time::ZERO)) => {}
                 },
             }
+            self.state.lock().waits_until = None;
         }
     }
 
     fn next_step(&self) -> Option<Step> {
-        let mut dispatcher = self.dispatcher.lock();
+        let mut state = self.state.lock();
         let now = self.now();
-        dispatcher.step(now)
+        state.dispatcher.step(now)
     }
 
     fn carry_out(self: &Arc<Self>, step: Step, runner: &dyn Runner) {
@@ -333,6 +351,21 @@ mod tests {
         let (job, _run) = host.run().await;
         assert_eq!(job.cause, Cause::Timer);
         assert!(start.elapsed().abs_diff(Duration::from_millis(20)) <= Duration::from_millis(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_loop_is_woken_for_what_is_due_earlier_and_for_nothing_else() {
+        let mut host = Fixture::new(None);
+        host.mark();
+        host.run().await.1.finish(Completion::RequeueAfter(Duration::from_secs(60)), Duration::ZERO);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut turned = std::pin::pin!(host.scheduler.turned.notified());
+        turned.as_mut().enable();
+        host.scheduler.tell(|dispatcher, _| dispatcher.set_bytes(host.guest, 1));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(futures::poll!(turned.as_mut()).is_pending());
+        host.mark();
+        turned.await;
     }
 
     #[tokio::test(start_paused = true)]

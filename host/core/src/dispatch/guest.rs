@@ -76,9 +76,12 @@ impl Guest {
         }
     }
 
-    /// When its next timer is due.
+    /// When the next timer is due that gives it work.
     pub(super) fn timer(&self) -> Option<Time> {
-        [self.queue.next_time(), self.next_resync].into_iter().flatten().min()
+        match &self.program {
+            Some(program) => program.timer,
+            None => self.queue.next_time(),
+        }
     }
 
     pub(super) fn program_loop(&self) -> Option<Loop> {
@@ -95,7 +98,9 @@ impl Guest {
             // Keys that are ready now are the fair queue's business, once nothing else holds them.
             let held = from.max(self.window.unwrap_or(Time::ZERO));
             let ready = (self.queue.is_ready() && held > now).then_some(held);
-            [ready, self.timer().map(|at| at.max(from))].into_iter().flatten().min()
+            // A program's own timers wake it without the dispatcher's help.
+            let timers = [self.queue.next_time(), self.next_resync].into_iter().flatten().min();
+            [ready, timers.map(|at| at.max(from))].into_iter().flatten().min()
         });
         [own, work].into_iter().flatten().min()
     }

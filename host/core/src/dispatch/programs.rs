@@ -29,6 +29,8 @@ pub(super) struct Program {
     run: Option<ProgramRun>,
     /// It has its thread, or waits for an answer.
     pub(super) works: bool,
+    /// When the earliest timer is due for which it waits. It goes on by itself then.
+    pub(super) timer: Option<Time>,
     /// Whether it may be hibernated at all.
     sleeps: bool,
     /// Not before then, because it could not be lately.
@@ -96,18 +98,9 @@ impl Dispatcher {
     pub fn loaded_program(&mut self, now: Time, id: GuestId, sleeps: bool) {
         let Some(guest) = self.live(id) else { return };
         let (sleeps_from, pauses_until) = (Time::ZERO, Time::ZERO);
-        guest.program = Some(Program { run: None, works: false, sleeps, sleeps_from, pauses_until });
+        guest.program = Some(Program { run: None, works: false, timer: None, sleeps, sleeps_from, pauses_until });
         guest.life.loaded(now);
         guest.next_resync = None;
-        self.refresh(now, id);
-    }
-
-    /// Changes whether the guest's program may be hibernated.
-    pub fn may_hibernate(&mut self, now: Time, id: GuestId, sleeps: bool) {
-        let Some(guest) = self.live(id) else { return };
-        if let Some(program) = &mut guest.program {
-            program.sleeps = sleeps;
-        }
         self.refresh(now, id);
     }
 
@@ -121,20 +114,22 @@ impl Dispatcher {
         let asleep = !guest.life.is_awake();
         guest.life.start(now);
         let end = if cause == WakeReason::Timer { End::Timer } else { End::Event };
-        if guest.prediction.busy(now, end) {
+        if guest.prediction.idle_since().is_some_and(|since| now.since(since) < PAUSE) {
+            guest.prediction.forget_gap();
+        } else if guest.prediction.busy(now, end) {
             self.correlations.woke(id, now.since(Time::ZERO));
         }
         self.refresh(now, id);
         asleep
     }
 
-    /// The program waits, and nothing that it asked for is under way.
-    pub fn program_waits(&mut self, now: Time, id: GuestId, run: ProgramRun) {
+    /// The program waits, and nothing that it asked for is under way. It goes on by itself at `timer`.
+    pub fn program_waits(&mut self, now: Time, id: GuestId, run: ProgramRun, timer: Option<Time>) {
         let Some(guest) = self.live(id) else { return };
         let Some(program) = guest.program.as_mut().filter(|program| program.run == Some(run)) else { return };
-        program.works = false;
+        (program.works, program.timer) = (false, timer);
         guest.program_pauses(now);
-        guest.prediction.idle(now, None);
+        guest.prediction.idle(now, timer);
         self.refresh(now, id);
     }
 

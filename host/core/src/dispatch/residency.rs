@@ -29,6 +29,13 @@ impl Dispatcher {
         }
     }
 
+    /// Reports what CPU time a call took, and whether it was the first one of its instance.
+    pub fn called(&mut self, id: GuestId, first: bool, cpu: Duration) {
+        if let Some(guest) = self.guests.get_mut(id) {
+            guest.prediction.called(first, cpu);
+        }
+    }
+
     /// Reports what the guest's instances hold while it is awake.
     pub fn set_instance_bytes(&mut self, id: GuestId, bytes: u64) {
         if let Some(guest) = self.guests.get_mut(id) {
@@ -36,25 +43,23 @@ impl Dispatcher {
         }
     }
 
-    /// The guest is writing something. Those that regularly follow are made ready, where that pays. Returns whether any is.
-    pub fn wrote(&mut self, now: Time, id: GuestId) -> bool {
+    /// The guest is writing something. Those that regularly follow are made ready, where that pays.
+    pub fn wrote(&mut self, now: Time, id: GuestId) {
         let at = now.since(Time::ZERO);
         self.correlations.wrote(id, at);
-        let Some(price) = self.live(id).map(|guest| price(guest.prediction.policy())) else { return false };
+        let Some(price) = self.live(id).map(|guest| price(guest.prediction.policy())) else { return };
         let guests = &self.guests;
         let costs = |id: GuestId| {
             let guest = guests.get(id).filter(|guest| !guest.removed && guest.prediction.may_follow(now))?;
             guest.prediction.costs()
         };
         let followers: Vec<_> = self.correlations.followers(id, &price, costs).collect();
-        let any = !followers.is_empty();
         for Follower { guest: id, hold, .. } in followers {
             if let Some(guest) = self.guests.get_mut(id) {
                 guest.prediction.hold(now + hold);
                 self.refresh(now, id);
             }
         }
-        any
     }
 
     /// Says that this much memory is to be given back. The idle guests whose bytes are worth the least are put to sleep.

@@ -24,6 +24,21 @@ fn nothing_is_resident_before_anything_was_measured() {
 }
 
 #[test]
+fn what_only_the_first_call_of_an_instance_takes_is_part_of_the_wake() {
+    let mut prediction = predicted();
+    let wake = |prediction: &Prediction| prediction.costs().unwrap().cold_wake;
+    prediction.called(true, Duration::from_millis(90));
+    assert_eq!(wake(&prediction), Duration::from_millis(1090), "nothing is known of later calls");
+    prediction.called(false, Duration::from_millis(10));
+    assert_eq!(wake(&prediction), Duration::from_millis(1080));
+    prediction.called(true, Duration::from_millis(9));
+    prediction.called(true, Duration::ZERO);
+    prediction.called(true, Duration::ZERO);
+    prediction.called(true, Duration::ZERO);
+    assert_eq!(wake(&prediction), Duration::from_secs(1), "calls that are shorter do not shorten the wake");
+}
+
+#[test]
 fn an_unknown_guest_stays_as_long_as_its_wake_is_worth() {
     let mut prediction = predicted();
     prediction.idle(at(1.0), None);

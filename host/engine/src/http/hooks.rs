@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use wasm_operator_core::limits::Limits;
 use wasmtime_wasi_http::{Error as WasiError, RequestOptions, WasiBody, WasiHttpHooks};
 
-use super::body::{BodyLimits, BoundedBody};
+use super::body::{BodyLimits, Responses};
 use super::{HttpError, OutgoingHttp, Timeouts};
 use crate::call::panic_text;
 use crate::error::Limit;
@@ -34,7 +34,7 @@ pub(crate) struct HttpLimits {
     request_bytes: u64,
     response_bytes: u64,
     in_flight: u32,
-    per_call: u32,
+    pub(crate) per_call: u32,
 }
 
 impl From<&Limits> for HttpLimits {
@@ -56,18 +56,42 @@ pub(crate) struct Hooks {
     limits: HttpLimits,
     meter: Arc<Meter>,
     in_flight: Arc<Semaphore>,
+    /// Of the call under way.
+    responses: Arc<Responses>,
     sent: u32,
 }
 
 impl Hooks {
     pub(crate) fn new(handler: Option<Arc<dyn OutgoingHttp>>, limits: HttpLimits, meter: Arc<Meter>) -> Self {
         let permits = usize::try_from(limits.in_flight).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS);
-        Self { handler, limits, meter, in_flight: Arc::new(Semaphore::new(permits)), sent: 0 }
+        Self {
+            handler,
+            limits,
+            meter,
+            in_flight: Arc::new(Semaphore::new(permits)),
+            responses: Arc::default(),
+            sent: 0,
+        }
     }
 
-    /// Each call has its own number of requests.
+    /// Nothing is sent any more.
+    pub(crate) fn take_handler(&mut self) -> Option<Arc<dyn OutgoingHttp>> {
+        self.handler.take()
+    }
+
+    /// Requests are sent again.
+    pub(crate) fn give_handler(&mut self, handler: Option<Arc<dyn OutgoingHttp>>) {
+        self.handler = handler;
+    }
+
+    /// Each call has its own number of requests, and its own responses.
     pub(crate) fn begin_call(&mut self) {
-        self.sent = 0;
+        (self.sent, self.responses) = (0, Arc::default());
+    }
+
+    /// Responses that the call did not read are given up, so that they do not count as in flight in the next one.
+    pub(crate) fn end_call(&mut self) {
+        self.responses.end();
     }
 
     fn admit(&mut self, options: Option<RequestOptions>) -> Result<Exchange, HttpError> {
@@ -86,6 +110,7 @@ impl Hooks {
             limits: self.limits,
             meter: Arc::clone(&self.meter),
             in_flight: Arc::clone(&self.in_flight),
+            responses: Arc::clone(&self.responses),
             deadline: Instant::now() + total,
             timeouts: Timeouts {
                 connect: ceiling(options.connect_timeout),
@@ -136,6 +161,7 @@ struct Exchange {
     limits: HttpLimits,
     meter: Arc<Meter>,
     in_flight: Arc<Semaphore>,
+    responses: Arc<Responses>,
     deadline: Instant,
     timeouts: Timeouts,
 }
@@ -171,7 +197,9 @@ impl Exchange {
             return Err(HttpError::ResponseBodySize(limit));
         }
         let limits = BodyLimits { bytes: limit, deadline: self.deadline, between: self.timeouts.between_bytes };
-        let response = response.map(|body| BoundedBody::new(body, limits, self.meter, permit).boxed_unsync());
+        let (head, body) = response.into_parts();
+        let body = self.responses.bound(body, limits, self.meter, permit).ok_or(HttpError::ConnectionTerminated)?;
+        let response = http::Response::from_parts(head, body.boxed_unsync());
         Ok((response, Box::new(std::future::ready(Ok(())))))
     }
 

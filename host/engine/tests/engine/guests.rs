@@ -28,6 +28,18 @@ pub(crate) struct Guest<'a> {
     pub(crate) reconcile: &'a str,
 }
 
+const HEAP: &str = r#"(global $heap (mut i32) (i32.const 4096))
+  (func (export "cabi_realloc") (param $old i32) (param $old_size i32) (param $align i32) (param $size i32) (result i32)
+    (local $start i32)
+    (local.set $start (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))
+    (global.set $heap (i32.add (local.get $start) (local.get $size)))
+    (block $fits
+      (br_if $fits (i32.le_u (global.get $heap) (i32.mul (memory.size) (i32.const 65536))))
+      (br_if $fits (i32.ne (i32.const -1) (memory.grow
+        (i32.add (i32.div_u (local.get $size) (i32.const 65536)) (i32.const 1)))))
+      unreachable)
+    (local.get $start))"#;
+
 impl Default for Guest<'_> {
     fn default() -> Self {
         Self { imports: "", items: "", pages: 1, describe: "(i32.const 1024)", reconcile: "(call $done)" }
@@ -47,17 +59,7 @@ impl Guest<'_> {
                 r#"(module
   {imports}
   (memory (export "memory") {pages})
-  (global $heap (mut i32) (i32.const 4096))
-  (func (export "cabi_realloc") (param $old i32) (param $old_size i32) (param $align i32) (param $size i32) (result i32)
-    (local $start i32)
-    (local.set $start (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))
-    (global.set $heap (i32.add (local.get $start) (local.get $size)))
-    (block $fits
-      (br_if $fits (i32.le_u (global.get $heap) (i32.mul (memory.size) (i32.const 65536))))
-      (br_if $fits (i32.ne (i32.const -1) (memory.grow
-        (i32.add (i32.div_u (local.get $size) (i32.const 65536)) (i32.const 1)))))
-      unreachable)
-    (local.get $start))
+  {HEAP}
   (func $done (result i32)
     (i64.store (i32.const 2048) (i64.const 0)) (i64.store (i32.const 2056) (i64.const 0)) (i32.const 2048))
   (func $requeue (param $after i64) (result i32)
@@ -181,4 +183,17 @@ pub(crate) const HTTP_ITEMS: &str = r#"
 /// A guest that uses HTTP.
 pub(crate) fn http(items: &str, reconcile: &str) -> Vec<u8> {
     Guest { imports: HTTP_IMPORTS, items: &format!("{HTTP_ITEMS}{items}"), reconcile, ..Guest::default() }.build()
+}
+
+/// A program. `run` is the body of its `run`, which leaves 0 or, if it has failed, 1 on the stack. Memory is as in [`Guest`].
+pub(crate) fn program(imports: &str, items: &str, run: &str) -> Vec<u8> {
+    let module = format!(
+        r#"(module
+  {imports}
+  (memory (export "memory") 1)
+  {HEAP}
+  {items}
+  (func (export "wasi:cli/run@0.2.9#run") (result i32) {run}))"#
+    );
+    component("program", &module)
 }

@@ -326,6 +326,37 @@ async fn the_number_of_requests_is_per_call() {
 }
 
 #[tokio::test]
+async fn what_a_call_leaves_unread_is_given_up_and_holds_nothing_back_in_the_next() {
+    let host = Host::new();
+    for leaves in ["(call $start)", "(call $head (call $start))", "(call $open (call $head (call $start)))"] {
+        let component = host.load(&http("", &format!("(drop {leaves}) (call $done)"))).await;
+        let (sent, bodies) = (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(()));
+        let (count, body) = (Arc::clone(&sent), Arc::clone(&bodies));
+        let answer = server(move |_, _| {
+            let body = Arc::clone(&body);
+            count.add_permits(1);
+            async move {
+                Ok(Response::new(frames(futures::stream::poll_fn(move |_| {
+                    let _held = &body;
+                    std::task::Poll::Pending
+                }))))
+            }
+        });
+        let limits = Limits { requests_in_flight: 1, ..limits() };
+        let mut instance = instance(&component, limits, answer).await;
+        for call in 1..=3 {
+            instance.reconcile(&request()).await.unwrap().unwrap();
+            sent.acquire().await.unwrap().forget();
+            // This one and the server's.
+            while Arc::strong_count(&bodies) > 2 {
+                tokio::task::yield_now().await;
+            }
+            assert!(instance.is_alive(), "{leaves}, call {call}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_trap_in_the_middle_of_a_request_ends_the_request() {
     let dropped = Dropped::default();
     let watch = dropped.clone();

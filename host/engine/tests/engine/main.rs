@@ -15,4 +15,5 @@ mod guests;
 mod http;
 mod limits;
 mod memory;
+mod program;
 mod support;

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use futures::future;
 use wasm_operator_config::GuestSpec;
 use wasm_operator_core::description::Description;
 use wasm_operator_engine::{
-    self as engine, Artifact, CallError, Engine, EngineOptions, GuestLogs, GuestSettings, Interface, LoadError,
-    PrepareError, World,
+    self as engine, Artifact, CallError, Engine, GuestLogs, GuestSettings, Interface, LoadError, PrepareError, World,
 };
+
+use super::CacheArgs;
 
 /// A component, as far as it can be known without a cluster.
 pub(super) struct Component {
@@ -30,33 +31,46 @@ pub(super) enum ComponentError {
     Load(#[from] LoadError),
 }
 
-pub(super) struct Components {
-    engine: Engine,
-    /// What was looked at: as long as these are here, one guest's file is not evicted for the next one's.
-    artifacts: Mutex<Vec<Artifact>>,
-}
+pub(super) struct Components(Engine);
 
 impl Components {
-    pub(super) fn open(cache_directory: PathBuf) -> anyhow::Result<Self> {
-        let compiler = vec!["/proc/self/exe".into(), "compile".into()];
-        let engine = Engine::new(EngineOptions::new(cache_directory, compiler))?;
-        Ok(Self { engine, artifacts: Mutex::default() })
-    }
-
-    async fn load(&self, wasm: &Path) -> Result<(Artifact, Loaded), ComponentError> {
-        let artifact = self.engine.prepare(wasm).await?;
-        self.artifacts.lock().push(artifact.clone());
-        let loaded = match artifact.world() {
-            World::Controller => Loaded::Controller(self.engine.load(&artifact)?),
-            World::Operator => Loaded::Program(self.engine.load_program(&artifact)?),
-        };
-        Ok((artifact, loaded))
+    pub(super) fn open(cache: &CacheArgs) -> anyhow::Result<Self> {
+        Ok(Self(Engine::new(cache.engine_options()?)?))
     }
 
     pub(super) async fn describe(&self, wasm: &Path, settings: &GuestSettings) -> Result<Component, ComponentError> {
-        let (artifact, loaded) = match self.load(wasm).await {
+        self.describe_prepared(self.0.prepare(wasm).await?, wasm, settings).await
+    }
+
+    /// The components of these guests, in their order. They are prepared side by side before the first is looked at: two are
+    /// compiled at once, and the cache evicts none of them for another, even if they all together are more than it may hold.
+    pub(super) async fn describe_all(
+        &self,
+        guests: &[(PathBuf, GuestSettings)],
+    ) -> Vec<Result<Component, ComponentError>> {
+        let prepared = future::join_all(guests.iter().map(|(wasm, _)| self.0.prepare(wasm))).await;
+        let mut components = Vec::with_capacity(guests.len());
+        for ((wasm, settings), prepared) in guests.iter().zip(prepared) {
+            components.push(match prepared {
+                Ok(artifact) => self.describe_prepared(artifact, wasm, settings).await,
+                Err(error) => Err(error.into()),
+            });
+        }
+        components
+    }
+
+    async fn describe_prepared(
+        &self,
+        mut artifact: Artifact,
+        wasm: &Path,
+        settings: &GuestSettings,
+    ) -> Result<Component, ComponentError> {
+        let loaded = match self.load(&artifact) {
             // Another process may have compiled the same component, and put its file in the place of ours.
-            Err(ComponentError::Load(error)) if error.is_stale() => self.load(wasm).await?,
+            Err(error) if error.is_stale() => {
+                artifact = self.0.prepare(wasm).await?;
+                self.load(&artifact)?
+            }
             result => result?,
         };
         let (interface, description) = match loaded {
@@ -69,6 +83,13 @@ impl Components {
         };
         Ok(Component { digest: artifact.digest().to_owned(), compiled_bytes: artifact.bytes(), interface, description })
     }
+
+    fn load(&self, artifact: &Artifact) -> Result<Loaded, LoadError> {
+        Ok(match artifact.world() {
+            World::Controller => Loaded::Controller(self.0.load(artifact)?),
+            World::Operator => Loaded::Program(self.0.load_program(artifact)?),
+        })
+    }
 }
 
 enum Loaded {
@@ -76,8 +97,13 @@ enum Loaded {
     Program(Arc<engine::Program>),
 }
 
+/// What a guest's description depends on, for [`Components::describe_all`].
+pub(super) fn asked(spec: &GuestSpec, directory: &Path) -> (PathBuf, GuestSettings) {
+    (spec.wasm_path(directory), settings(spec))
+}
+
 /// The part of a guest's configuration that its description may depend on.
-pub(super) fn settings(spec: &GuestSpec) -> GuestSettings {
+fn settings(spec: &GuestSpec) -> GuestSettings {
     GuestSettings {
         name: Arc::from(spec.name.as_str()),
         env: spec.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),

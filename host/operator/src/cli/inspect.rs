@@ -50,7 +50,7 @@ impl Inspect {
     pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
         let Self { component: path, env, args, output, cache } = self;
         let settings = GuestSettings { name: Arc::from("inspected"), env, args, limits: Limits::default() };
-        let components = Components::open(cache.directory()?)?;
+        let components = Components::open(&cache)?;
         let component = block_on(async { Ok(components.describe(&path, &settings).await?) })?;
         let bytes = std::fs::metadata(&path)?.len();
         match output {

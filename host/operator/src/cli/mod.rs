@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use output::{complain, print};
+use wasm_operator_engine::{CACHE_BYTES, EngineOptions};
 
 /// Runs many Kubernetes controllers as WebAssembly components in one process.
 #[derive(Debug, Parser)]
@@ -54,6 +55,9 @@ struct CacheArgs {
     /// [default: $XDG_CACHE_HOME/wasm-operator/components or ~/.cache/wasm-operator/components]
     #[arg(long, value_name = "DIRECTORY")]
     cache_dir: Option<PathBuf>,
+    /// Bytes on disk that compiled components may take; those that guests use stay, even if they are more
+    #[arg(long, value_name = "BYTES", default_value_t = CACHE_BYTES, value_parser = clap::value_parser!(u64).range(1..))]
+    cache_budget: u64,
 }
 
 impl CacheArgs {
@@ -66,6 +70,12 @@ impl CacheArgs {
             .ok_or_else(|| {
                 anyhow::anyhow!("neither `HOME` nor `XDG_CACHE_HOME` is set; name a directory with `--cache-dir`")
             })
+    }
+
+    /// Components are compiled by this program as a child process.
+    fn engine_options(&self) -> anyhow::Result<EngineOptions> {
+        let compiler = vec!["/proc/self/exe".into(), "compile".into()];
+        Ok(EngineOptions { cache_bytes: self.cache_budget, ..EngineOptions::new(self.directory()?, compiler) })
     }
 }
 

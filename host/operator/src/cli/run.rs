@@ -115,7 +115,7 @@ impl Run {
             .map_err(|(url, error)| anyhow::anyhow!("`--prediction-service {url}`: {error}"))?;
         let options = Options {
             config,
-            cache_directory: cache.directory()?,
+            engine: cache.engine_options()?,
             host_namespace: namespace.namespace(),
             admin_listen: admin_listen.0,
             threads: threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),

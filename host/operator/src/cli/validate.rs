@@ -11,7 +11,7 @@ use wasm_operator_core::request::Verb;
 use wasm_operator_core::watch::Watch;
 use wasm_operator_engine::World;
 
-use super::component::{Component, Components, settings};
+use super::component::{Component, Components, asked};
 use super::output::{complain, print};
 use super::{CacheArgs, NamespaceArgs, block_on};
 use crate::authorities;
@@ -52,23 +52,18 @@ impl Validate {
             }
         }
         if !self.no_components {
-            let components = Components::open(self.cache.directory()?)?;
-            block_on(async {
-                for document in parsed.guests() {
-                    let wasm = document.spec.wasm_path(directory);
-                    match components.describe(&wasm, &settings(&document.spec)).await {
-                        Ok(component) => found.extend(check(document, &component, namespace.as_deref())),
-                        Err(error) => {
-                            found.push(document.diagnostic(
-                                Severity::Error,
-                                &[Segment::Field("wasm")],
-                                error.to_string(),
-                            ));
-                        }
+            let components = Components::open(&self.cache)?;
+            let guests: Vec<_> = parsed.guests().map(|document| asked(&document.spec, directory)).collect();
+            let described = block_on(async { Ok(components.describe_all(&guests).await) })?;
+            for (document, component) in parsed.guests().zip(described) {
+                match component {
+                    Ok(component) => found.extend(check(document, &component, namespace.as_deref())),
+                    Err(error) => {
+                        let at = &[Segment::Field("wasm")];
+                        found.push(document.diagnostic(Severity::Error, at, error.to_string()));
                     }
                 }
-                Ok(())
-            })?;
+            }
         }
         found.sort_by_key(|diagnostic| diagnostic.position);
         found.iter().for_each(|diagnostic| complain(&format!("{diagnostic}\n\n")));

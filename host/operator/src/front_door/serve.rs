@@ -63,7 +63,7 @@ pub(crate) async fn serve(host: Arc<Host>, guest: Arc<Guest>, serve: Serve, wait
         let (how, is_broken) = conclude(&host, &guest, pool, result);
         keep_if_current(&host, &guest, &active, instance);
         host.workers.used(guest.id, cpu);
-        await_echo(&host, guest.id, &active.gateway);
+        await_echo(&host, &guest, &active.gateway);
         serving.finish(is_broken, cpu);
         // After that, so that whoever hears of a fault finds the guest held back. Nobody hears it if there was an answer.
         let _ = end.send(how);

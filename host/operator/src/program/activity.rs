@@ -28,6 +28,8 @@ pub(crate) struct Activity {
 struct State {
     /// The program waits for the host.
     waits: bool,
+    /// When the earliest timer is due for which it waits.
+    timer: Option<Instant>,
     /// Requests whose answers are not there as a whole. Watches do not count: their answers never are.
     under_way: usize,
     /// Something was sent to the program since it became idle.
@@ -65,6 +67,16 @@ impl State {
         rests
     }
 
+    /// A request is under way, which the program most likely sent before it began to wait. Whether it counted as idle.
+    fn asks(&mut self) -> bool {
+        self.under_way = self.under_way.saturating_add(1);
+        let rested = self.idle_since.take().is_some();
+        if rested {
+            self.wakes = self.wakes.wrapping_add(1);
+        }
+        rested
+    }
+
     /// Whether the program was idle, and what ended that.
     fn goes_on(&mut self) -> Option<WakeReason> {
         self.waits = false;
@@ -95,11 +107,14 @@ impl Activity {
 
     /// The program sends a request: it is not idle until what this returns is dropped.
     pub(crate) fn request(self: &Arc<Self>) -> UnderWay {
-        let woken = {
+        let (rested, woken) = {
             let mut state = self.state.lock();
-            state.under_way = state.under_way.saturating_add(1);
-            state.asks_nothing_since.take()
+            (state.asks(), state.asks_nothing_since.take())
         };
+        if rested {
+            // Its own doing, like a timer of its own.
+            self.works(WakeReason::Timer);
+        }
         if let (Some(woken), Some(host)) = (woken, self.host.upgrade()) {
             host.metrics.first_request(&self.guest.name, woken.elapsed());
         }
@@ -138,13 +153,11 @@ impl Activity {
         if let Some(usage) = self.usage.get() {
             host.metrics.memory(&self.guest.name, usage.memory_bytes());
             let bytes = usage.private_bytes().saturating_sub(self.state.lock().held);
-            host.scheduler.mention(|dispatcher, _| {
-                dispatcher.set_instance_bytes(self.guest.id, bytes);
-                false
-            });
+            host.scheduler.tell(|dispatcher, _| dispatcher.set_instance_bytes(self.guest.id, bytes));
         }
-        await_echo(&host, self.guest.id, &self.gateway);
-        host.scheduler.tell(|dispatcher, now| dispatcher.program_waits(now, self.guest.id, self.run));
+        await_echo(&host, &self.guest, &self.gateway);
+        let timer = self.state.lock().timer.map(|due| host.scheduler.time(due));
+        host.scheduler.tell(|dispatcher, now| dispatcher.program_waits(now, self.guest.id, self.run, timer));
         if host.forecasts.is_some() {
             ask_for_forecast(&host, &self.guest);
         }
@@ -165,10 +178,7 @@ impl Activity {
         let (Some(host), took) = (self.host.upgrade(), at.elapsed()) else { return };
         host.metrics.woke(&self.guest.name, Some(reason), Found::Component, took);
         if hibernated {
-            host.scheduler.mention(|dispatcher, _| {
-                dispatcher.woke(self.guest.id, took);
-                false
-            });
+            host.scheduler.tell(|dispatcher, _| dispatcher.woke(self.guest.id, took));
         }
     }
 }
@@ -187,10 +197,10 @@ impl Turns for Activity {
         }
     }
 
-    fn waits(&self) {
+    fn waits(&self, timer: Option<Instant>) {
         let (rests, woken) = {
             let mut state = self.state.lock();
-            state.waits = true;
+            (state.waits, state.timer) = (true, timer);
             (state.rests(), state.woken.take())
         };
         if let Some(woken) = woken {
@@ -228,6 +238,19 @@ mod tests {
         state.under_way = 0;
         assert!(state.rests());
         assert!(!state.rests(), "it is said once");
+    }
+
+    #[test]
+    fn a_program_whose_request_is_seen_after_it_began_to_wait_is_not_idle() {
+        let mut state = State { waits: true, ..State::default() };
+        assert!(state.rests(), "the request is still in a socket");
+        let wakes = state.wakes;
+        assert!(state.asks());
+        assert!(!state.rests() && state.wakes != wakes, "a hibernation that was decided before is void");
+        state.under_way = 0;
+        assert!(state.rests(), "the answer is there");
+        assert!(state.goes_on().is_some());
+        assert!(!state.asks(), "it was not idle");
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,6 +27,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use subtle::ConstantTimeEq;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
@@ -42,11 +43,15 @@ use crate::outgoing::Outgoing;
 /// Random bytes of a token.
 const TOKEN_BYTES: usize = 32;
 /// Connections at once: a program has one per watch, of which the gateway allows 64, and per request under way, and keeps
-/// some for the next request.
+/// some for the next request. More wait until one of these has ended.
 const MAX_CONNECTIONS: usize = 96;
-/// Connections without a request that had the token. A program sends one at once; of others' the oldest goes.
-const MAX_STRANGERS: usize = 8;
-/// How long such a connection lives.
+/// Connections without a request that had the token. A program may open one for each of its objects before it sends the first
+/// request. Others' fill their places, and the oldest goes.
+const MAX_STRANGERS: usize = 96;
+/// How long the next connection waits for one of those places before the oldest has to go. A program needs far less to send its
+/// first request.
+const STRANGERS_TURN: Duration = Duration::from_millis(20);
+/// How long a connection without such a request lives.
 const STRANGER_TIME: Duration = Duration::from_secs(5);
 /// The head of a request: bytes and headers. kube's have some hundred bytes.
 const MAX_HEAD_BYTES: usize = 16 << 10;
@@ -81,6 +86,7 @@ impl Endpoint {
             token: format!("Bearer {token}").into_bytes(),
             http,
             activity,
+            places: Arc::new(Semaphore::new(usize::try_from(limits.requests_in_flight).unwrap_or(MAX_CONNECTIONS))),
             request_bytes: usize::try_from(limits.request_bytes).unwrap_or(usize::MAX),
             request_time: Duration::from_millis(limits.request_milliseconds),
         });
@@ -126,9 +132,42 @@ struct Connection {
     known: Arc<AtomicBool>,
 }
 
+/// Connections that were accepted, the oldest first.
+#[derive(Default)]
+struct Open {
+    connections: VecDeque<Connection>,
+    /// Notified when one shows the token, and when one ends.
+    changed: Arc<Notify>,
+}
+
+impl Open {
+    /// Resolves when there is a place for another one.
+    async fn place(&mut self) {
+        loop {
+            self.connections.retain(|connection| !connection.task.0.is_finished());
+            let strangers = self.connections.iter().filter(|connection| connection.is_stranger()).count();
+            if strangers < MAX_STRANGERS && self.connections.len() - strangers < MAX_CONNECTIONS {
+                return;
+            }
+            let has_changed = timeout(STRANGERS_TURN, self.changed.notified()).await.is_ok();
+            if !has_changed && strangers >= MAX_STRANGERS {
+                let oldest = self.connections.iter().position(Connection::is_stranger);
+                oldest.and_then(|oldest| self.connections.remove(oldest));
+            }
+        }
+    }
+}
+
+impl Connection {
+    fn is_stranger(&self) -> bool {
+        !self.known.load(Ordering::Relaxed)
+    }
+}
+
 async fn serve(listener: TcpListener, service: Arc<Service>) {
-    let mut open: VecDeque<Connection> = VecDeque::new();
+    let mut open = Open::default();
     loop {
+        open.place().await;
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -137,31 +176,42 @@ async fn serve(listener: TcpListener, service: Arc<Service>) {
                 continue;
             }
         };
-        open.retain(|connection| !connection.task.0.is_finished());
-        let is_stranger = |connection: &Connection| !connection.known.load(Ordering::Relaxed);
-        if open.iter().filter(|connection| is_stranger(connection)).count() >= MAX_STRANGERS
-            && let Some(oldest) = open.iter().position(is_stranger)
-        {
-            open.remove(oldest);
-        }
-        if open.len() >= MAX_CONNECTIONS {
-            // The program's own doing. It gets an error and may try again.
-            continue;
-        }
         let known = Arc::new(AtomicBool::new(false));
-        let task = Serving(tokio::spawn(connection(stream, service.clone(), known.clone())).abort_handle());
-        open.push_back(Connection { task, known });
+        let shown = Shown { known: known.clone(), changed: open.changed.clone() };
+        let task = Serving(tokio::spawn(connection(stream, service.clone(), shown)).abort_handle());
+        open.connections.push_back(Connection { task, known });
+    }
+}
+
+/// Whether a connection has shown the token, and who is to know that it has, or that it has ended.
+struct Shown {
+    known: Arc<AtomicBool>,
+    changed: Arc<Notify>,
+}
+
+impl Shown {
+    fn show(&self) {
+        if !self.known.swap(true, Ordering::Relaxed) {
+            self.changed.notify_one();
+        }
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.changed.notify_one();
     }
 }
 
 /// Serves one connection. There is no timeout for one that has shown the token: closing an idle one would wake the program.
-async fn connection(stream: TcpStream, service: Arc<Service>, known: Arc<AtomicBool>) {
+async fn connection(stream: TcpStream, service: Arc<Service>, shown: Shown) {
     // Events are small and must not wait for each other.
     let _ = stream.set_nodelay(true);
-    let shown = known.clone();
+    let shown = Arc::new(shown);
+    let showing = shown.clone();
     let handle = service_fn(move |request| {
-        let (service, known) = (service.clone(), shown.clone());
-        async move { Ok::<_, Infallible>(service.answer(request, &known).await) }
+        let (service, shown) = (service.clone(), showing.clone());
+        async move { Ok::<_, Infallible>(service.answer(request, &shown).await) }
     });
     let mut connection = Box::pin(
         http1::Builder::new()
@@ -171,7 +221,7 @@ async fn connection(stream: TcpStream, service: Arc<Service>, known: Arc<AtomicB
     );
     let served = match timeout(STRANGER_TIME, &mut connection).await {
         Ok(served) => served,
-        Err(_) if known.load(Ordering::Relaxed) => connection.await,
+        Err(_) if shown.known.load(Ordering::Relaxed) => connection.await,
         Err(_) => return,
     };
     if let Err(error) = served {
@@ -184,17 +234,19 @@ struct Service {
     token: Vec<u8>,
     http: Arc<Outgoing>,
     activity: Arc<Activity>,
+    /// Of requests under way.
+    places: Arc<Semaphore>,
     request_bytes: usize,
     request_time: Duration,
 }
 
 impl Service {
-    async fn answer(&self, request: Request<Incoming>, known: &AtomicBool) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, shown: &Shown) -> Answer {
         let given = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
         if !bool::from(given.ct_eq(&self.token)) {
             return unauthorized();
         }
-        known.store(true, Ordering::Relaxed);
+        shown.show();
         let under_way = self.activity.request();
         match self.forward(request, under_way).await {
             Ok(answer) => answer,
@@ -218,6 +270,13 @@ impl Service {
         if usize::try_from(body.size_hint().lower()).is_ok_and(|bytes| bytes > limit) {
             return Err(too_large());
         }
+        // Waiting is kinder than refusing: a controller begins with all of its objects at once.
+        let place = match timeout(self.request_time, self.places.clone().acquire_owned()).await {
+            Ok(Ok(place)) => place,
+            Ok(Err(_)) | Err(_) => {
+                return Err(Refusal::too_many_requests("more than `requestsInFlight` requests have taken too long"));
+            }
+        };
         let body = timeout(self.request_time, Limited::new(body, self.request_bytes).collect()).await;
         let body = match body {
             Ok(Ok(body)) => body.to_bytes(),
@@ -232,8 +291,8 @@ impl Service {
         let answer = sent.map_err(|error| Refusal::timeout(format!("the request was not sent: {error:?}")))?;
         self.activity.delivers();
         // The answer to a watch is never whole: the program waits for its events idly.
-        let under_way = (!is_watch).then_some(under_way);
-        let delivered = |body| Delivered::new(body, self.activity.clone(), under_way);
+        let held = (!is_watch).then_some((under_way, Some(place)));
+        let delivered = |body| Delivered::new(body, self.activity.clone(), held);
         Ok(answer.map(|body| http_body_util::Either::Right(delivered(body))))
     }
 }

@@ -32,7 +32,9 @@ impl Programs {
             }
             // On a busy thread the program's next event, or a timer that is due, may still wait for its turn.
             host.programs.turn(guest.id).await;
-            if !own.activity.is_still_idle(wakes) {
+            // It may have ended, because it must not be written to disk any more.
+            let runs = host.programs.own(guest.id).is_some_and(|now| now.run == own.run);
+            if !runs || !own.activity.is_still_idle(wakes) {
                 return;
             }
             let memories = own.memories.clone();

@@ -113,7 +113,8 @@ impl Programs {
         let (hold, cancelled) = oneshot::channel();
         let (ends, ended) = oneshot::channel();
         let id = guest.id;
-        let memories = self.hibernation.as_ref().map_or_else(Memories::never_hibernated, Hibernation::memories);
+        let hibernation = self.hibernation.as_ref().filter(|_| guest.spec().sleep.hibernate);
+        let memories = hibernation.map_or_else(Memories::never_hibernated, Hibernation::memories);
         let activity = Activity::new(host, guest.clone(), gateway, run);
         let running = Running { run, memories: memories.clone(), activity: activity.clone(), _hold: hold, ended };
         let earlier = self.running.lock().insert(id, running);

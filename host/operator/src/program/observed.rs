@@ -9,6 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use tokio::sync::OwnedSemaphorePermit;
 use wasm_operator_engine::{HttpError, OutgoingHttp, ResponseBody, Timeouts};
 
 use super::activity::{Activity, UnderWay};
@@ -31,7 +32,7 @@ impl OutgoingHttp for Observed {
         async move {
             let answer = answer.await;
             activity.delivers();
-            Ok(answer?.map(|body| Delivered::new(body, activity, Some(under_way)).boxed_unsync()))
+            Ok(answer?.map(|body| Delivered::new(body, activity, Some((under_way, None))).boxed_unsync()))
         }
         .boxed()
     }
@@ -41,13 +42,16 @@ impl OutgoingHttp for Observed {
 pub(super) struct Delivered {
     body: ResponseBody,
     activity: Arc<Activity>,
-    /// None for the answer to a watch.
-    _under_way: Option<UnderWay>,
+    /// What the request holds until it is answered as a whole. None for a watch, whose answer never is.
+    _held: Option<Held>,
 }
 
+/// That it is under way, and its place among those at the endpoint.
+type Held = (UnderWay, Option<OwnedSemaphorePermit>);
+
 impl Delivered {
-    pub(super) fn new(body: ResponseBody, activity: Arc<Activity>, under_way: Option<UnderWay>) -> Self {
-        Self { body, activity, _under_way: under_way }
+    pub(super) fn new(body: ResponseBody, activity: Arc<Activity>, held: Option<Held>) -> Self {
+        Self { body, activity, _held: held }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::future::{Either, select};
 use tokio::sync::oneshot;
 use tracing::{error, info, info_span};
+use wasm_operator_core::dispatch::{GuestId, ProgramRun};
 
 use super::endpoint::Endpoint;
 use super::observed::Observed;
@@ -20,9 +21,25 @@ const SERVICE_HOST: &str = "WASM_OPERATOR_SERVICE_HOST";
 const SERVICE_PORT: &str = "WASM_OPERATOR_SERVICE_PORT";
 const SERVICE_TOKEN: &str = "WASM_OPERATOR_SERVICE_TOKEN";
 
-/// Runs the program until it ends or `cancelled` is closed. Tells the scheduler of an end that nobody asked for.
+/// Tells the scheduler of an end that nobody asked for, also when it is a panic.
+struct End {
+    host: Arc<Host>,
+    guest: GuestId,
+    run: ProgramRun,
+    was_asked_for: bool,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if !self.was_asked_for {
+            self.host.scheduler.tell(|dispatcher, now| dispatcher.program_ended(now, self.guest, self.run));
+        }
+    }
+}
+
+/// Runs the program until it ends or `cancelled` is closed.
 pub(super) async fn run(host: Arc<Host>, guest: Arc<Guest>, own: Own, cancelled: oneshot::Receiver<()>) {
-    let run = own.run;
+    let mut end = End { host: host.clone(), guest: guest.id, run: own.run, was_asked_for: false };
     let span = info_span!("program", guest = &*guest.name);
     let ended = within(span, async {
         let Some(active) = guest.active() else { return true };
@@ -35,9 +52,7 @@ pub(super) async fn run(host: Arc<Host>, guest: Arc<Guest>, own: Own, cancelled:
             }
         }
     });
-    if ended.await {
-        host.scheduler.tell(|dispatcher, now| dispatcher.program_ended(now, guest.id, run));
-    }
+    end.was_asked_for = !ended.await;
 }
 
 /// Returns whether it ended by itself, and not because it is loaded anew.

@@ -1,6 +1,8 @@
 //! The commands other than `run`: they need no cluster.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use harness::programs;
 use harness::ring::{self, Ring};
@@ -197,6 +199,65 @@ fn compile_writes_code_that_is_not_taken_for_a_component() -> Result<()> {
     assert!(wrong.code == 1 && !directory.join("wrong.cwasm").exists(), "{wrong:?}");
     let code = run(&directory, &["inspect", "out.cwasm"])?;
     assert!(code.code == 1 && code.stderr.contains("it is compiled code"), "{code:?}");
+    Ok(())
+}
+
+/// The component with a custom section of its own: another component, which does the same.
+fn variant(component: &[u8], letter: u8) -> Vec<u8> {
+    [component, &[0, 2, 1, letter]].concat()
+}
+
+#[test]
+fn commands_that_look_at_many_components_evict_none_of_them_for_another() -> Result<()> {
+    let directory = directory("cache-budget")?;
+    let recorder = std::fs::read(component("recorder")?)?;
+    let configure = |letters: &str| {
+        let documents = letters.bytes().map(|letter| {
+            let name = char::from(letter);
+            std::fs::write(directory.join(format!("{name}.wasm")), variant(&recorder, letter))?;
+            Ok(json!({ "name": name, "wasm": format!("./{name}.wasm"), "env": [{ "name": "NAMESPACES", "value": "a" }] }).to_string())
+        });
+        let documents: Vec<String> = documents.collect::<Result<_>>()?;
+        Ok::<_, harness::Error>(std::fs::write(directory.join("wasm_config.yaml"), documents.join("\n---\n"))?)
+    };
+    let cache = directory.join("own-cache");
+    let compiled = || {
+        let entries = std::fs::read_dir(&cache)?.map(|entry| {
+            let entry = entry?;
+            Ok((entry.path(), entry.metadata()?.modified()?))
+        });
+        let files: BTreeMap<PathBuf, SystemTime> = entries.collect::<Result<_>>()?;
+        Ok::<_, harness::Error>(
+            files.into_iter().filter(|(path, _)| path.extension() == Some("cwasm".as_ref())).collect(),
+        )
+    };
+    let look = |subcommand: &str| {
+        let mut command = command(&[subcommand, "--cache-budget", "1", "--cache-dir"])?;
+        command.arg(&cache).current_dir(&directory);
+        output(command)?.success()
+    };
+
+    configure("bcd")?;
+    look("rbac")?;
+    let first: BTreeMap<_, _> = compiled()?;
+    ensure!(first.len() == 3, "{first:?}");
+
+    // The new one comes first, so it is compiled before the others are looked at.
+    for (letters, subcommand) in [("abcd", "rbac"), ("9abcd", "validate")] {
+        configure(letters)?;
+        look(subcommand)?;
+        let now: BTreeMap<_, _> = compiled()?;
+        ensure!(
+            now.len() == letters.len() && first.iter().all(|file| now.get(file.0) == Some(file.1)),
+            "{first:?}\n{now:?}"
+        );
+    }
+
+    // What no guest uses any more goes.
+    configure("e")?;
+    look("rbac")?;
+    let last: BTreeMap<_, _> = compiled()?;
+    ensure!(last.len() == 1, "{last:?}");
     Ok(())
 }
 

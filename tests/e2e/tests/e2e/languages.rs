@@ -9,6 +9,7 @@ use harness::{
     Context as _, Guest, Host, LogLine, Output, Result, Rule, Space, anyhow, command, component, ensure, eventually,
     logs_directory, output, test,
 };
+use serde_json::{Value, json};
 
 /// The folders in `guests`. Each has a script `build`.
 const GUESTS: [&str; 2] = ["ring-javascript", "ring-python"];
@@ -66,10 +67,10 @@ fn each(body: impl AsyncFn(&Space, &str) -> Result<()>) -> Result<()> {
 }
 
 /// Two namespaces, and a host with a guest that reads the first and writes the second.
-async fn pair(space: &Space, language: &str) -> Result<(String, String, Host)> {
+async fn pair(space: &Space, language: &str, sleep: Value) -> Result<(String, String, Host)> {
     let from = space.namespace(&format!("{language}-from")).await?;
     let to = space.namespace(&format!("{language}-to")).await?;
-    let guest = ring::guest(language, &from, &to).wasm(&component(language)?);
+    let guest = ring::guest(language, &from, &to).wasm(&component(language)?).set("sleep", sleep);
     let host = space.host().named(language).guest(guest).start().await?;
     host.until_ready().await?;
     Ok((from, to, host))
@@ -105,7 +106,7 @@ fn a_ring_of_javascript_and_python_guests_completes_laps_asleep_in_between() -> 
 #[test]
 fn a_hop_of_a_guest_in_another_language_costs_one_write_and_no_read() -> Result<()> {
     each(async |space, language| {
-        let (from, to, host) = pair(space, language).await?;
+        let (from, to, host) = pair(space, language, json!({ "mode": "Predicted" })).await?;
         let audit = space.audit().mark();
         for nonce in 1..=2 {
             ring::write(space, &from, nonce).await?;
@@ -122,6 +123,22 @@ fn a_hop_of_a_guest_in_another_language_costs_one_write_and_no_read() -> Result<
         .await?;
         let verbs: Vec<_> = requests.iter().map(|request| request.verb.as_str()).collect();
         assert_eq!(verbs, ["create", "update"]);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_guest_in_another_language_that_stays_awake_does_not_run_out_of_requests() -> Result<()> {
+    // More than `requestsInFlight`.
+    const CHANGES: i64 = 20;
+    each(async |space, language| {
+        let (from, to, host) = pair(space, language, json!({ "mode": "Never" })).await?;
+        for nonce in 1..=CHANGES {
+            ring::write(space, &from, nonce).await?;
+            ring::until_nonce(space, &to, nonce).await?;
+        }
+        let wakes = host.wakes_of(language).await?;
+        assert_eq!(wakes, 1.0, "one instance has done all of it");
         Ok(())
     })
 }
@@ -152,7 +169,7 @@ fn a_guest_in_another_language_reports_a_missing_namespace_and_writes_when_it_is
 #[test]
 fn an_overtaken_guest_in_another_language_writes_nothing_over_a_larger_nonce() -> Result<()> {
     each(async |space, language| {
-        let (from, to, host) = pair(space, language).await?;
+        let (from, to, host) = pair(space, language, json!({ "mode": "Predicted" })).await?;
         ring::write(space, &to, 9).await?;
         ring::write(space, &from, 5).await?;
         eventually("the guest has seen the older nonce", async || {

@@ -14,7 +14,7 @@ use wasm_operator_core::request::Verb;
 use wasm_operator_core::watch::Watch;
 use wasm_operator_engine::World;
 
-use super::component::{Components, settings};
+use super::component::{Component, ComponentError, Components, asked};
 use super::output::print;
 use super::{CacheArgs, NamespaceArgs, block_on};
 use crate::revision::RevisionError;
@@ -132,17 +132,18 @@ impl Rbac {
         if parsed.errors().next().is_some() {
             anyhow::bail!("`{0}` has mistakes; `wasm-operator validate {0}` shows them", self.config.display());
         }
-        let components = Components::open(self.cache.directory()?)?;
+        let components = Components::open(&self.cache)?;
         let directory = self.config.parent().unwrap_or(Path::new(""));
-        let guests = block_on(async {
-            let mut guests = Vec::new();
-            for document in parsed.guests() {
-                let spec = &document.spec;
-                let granted = granted(&components, directory, spec, &namespace, own.as_deref()).await;
-                guests.push(granted.map_err(|error| error.context(format!("guest `{}`", spec.name)))?);
-            }
-            Ok(guests)
-        })?;
+        let asked: Vec<_> = parsed.guests().map(|document| asked(&document.spec, directory)).collect();
+        let described = block_on(async { Ok(components.describe_all(&asked).await) })?;
+        let guests = parsed
+            .guests()
+            .zip(described)
+            .map(|(document, component)| {
+                granted(&document.spec, component, &namespace, own.as_deref())
+                    .map_err(|error| error.context(format!("guest `{}`", document.spec.name)))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         let reviews = Reviews {
             tokens: self.front_door,
             rights: parsed.guests().any(|document| document.spec.serve.listener.is_some()),
@@ -157,14 +158,13 @@ impl Rbac {
     }
 }
 
-async fn granted(
-    components: &Components,
-    directory: &Path,
+fn granted(
     spec: &GuestSpec,
+    component: Result<Component, ComponentError>,
     namespace: &str,
     own: Option<&str>,
 ) -> anyhow::Result<Granted> {
-    let component = components.describe(&spec.wasm_path(directory), &settings(spec)).await?;
+    let component = component?;
     let description = component.description?;
     if component.interface.world() == World::Operator && spec.permissions.follows_component() {
         return Err(RevisionError::AsRequested.into());

@@ -21,13 +21,26 @@ fn bundles(space: &Space, namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(space.client(), namespace, &resource)
 }
 
-async fn apply(bundles: &Api<DynamicObject>, config_maps: Value) -> Result<()> {
+fn guest(namespace: &str) -> Guest {
+    let rule = |group: &str, resource: &str, verbs: &[&str]| Rule::new(group, &[resource], verbs).namespace(namespace);
+    Guest::new("bundle", "config-bundle")
+        .env("NAMESPACE", namespace)
+        .idle_after("50ms")
+        .grant(rule(GROUP, "configbundles", &["get", "list", "watch", "update", "patch"]))
+        .grant(rule(GROUP, "configbundles/status", &["patch"]))
+        .grant(rule("", "configmaps", &["get", "list", "watch", "create", "patch", "delete"]))
+}
+
+async fn write(bundles: &Api<DynamicObject>, name: &str, config_maps: Value) -> Result<DynamicObject> {
     let bundle = json!({
-        "apiVersion": format!("{GROUP}/v1"), "kind": "ConfigBundle", "metadata": { "name": "app" },
+        "apiVersion": format!("{GROUP}/v1"), "kind": "ConfigBundle", "metadata": { "name": name },
         "spec": { "configMaps": config_maps },
     });
-    let generation = bundles.patch("app", &PatchParams::apply("e2e").force(), &Patch::Apply(&bundle)).await?;
-    let generation = generation.metadata.generation;
+    Ok(bundles.patch(name, &PatchParams::apply("e2e").force(), &Patch::Apply(&bundle)).await?)
+}
+
+async fn apply(bundles: &Api<DynamicObject>, config_maps: Value) -> Result<()> {
+    let generation = write(bundles, "app", config_maps).await?.metadata.generation;
     let done = |object: Option<&DynamicObject>| {
         let observed = object.and_then(|object| object.data.pointer("/status/observedGeneration")?.as_i64());
         observed.is_some() && observed == generation
@@ -98,18 +111,7 @@ fn as_a_guest_and_as_a_native_program_it_leaves_the_same_objects() -> Result<()>
         native.wait()?;
         let expected = expected?;
 
-        let guest = Guest::new("bundle", "config-bundle")
-            .env("NAMESPACE", &guests)
-            .idle_after("50ms")
-            .grant(
-                Rule::new(GROUP, &["configbundles"], &["get", "list", "watch", "update", "patch"]).namespace(&guests),
-            )
-            .grant(Rule::new(GROUP, &["configbundles/status"], &["patch"]).namespace(&guests))
-            .grant(
-                Rule::new("", &["configmaps"], &["get", "list", "watch", "create", "patch", "delete"])
-                    .namespace(&guests),
-            );
-        let host = space.host().guest(guest).start().await?;
+        let host = space.host().guest(guest(&guests)).start().await?;
         let found = protocol(space, &guests).await?;
         for (step, (expected, found)) in expected.iter().zip(&found).enumerate() {
             let differs = difference(expected, found);
@@ -124,6 +126,30 @@ fn as_a_guest_and_as_a_native_program_it_leaves_the_same_objects() -> Result<()>
         })
         .await?;
         assert_eq!(host.metrics().await?.sum("wasm_operator_guest_traps_total", &[]), 0.0);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_program_that_begins_with_many_objects_at_once_is_refused_nothing() -> Result<()> {
+    const OBJECTS: usize = 150;
+    test(async |space| {
+        space.cluster().install(CRD).await?;
+        let namespace = space.namespace("guest").await?;
+        let bundles = bundles(space, &namespace);
+        for number in 0..OBJECTS {
+            write(&bundles, &format!("app-{number}"), json!({ "one": { "number": number.to_string() } })).await?;
+        }
+        let host = space.host().guest(guest(&namespace)).start().await?;
+        eventually("every bundle has its object", async || {
+            let children = space.config_maps(&namespace).list_metadata(&ListParams::default()).await?;
+            let children = children.iter().filter(|child| child.name_any().starts_with("app-")).count();
+            ensure!(children == OBJECTS, "{children} of {OBJECTS}");
+            Ok(())
+        })
+        .await?;
+        let again = host.log().lines(|line| line.is_of("bundle") && line.text().contains("tried again"));
+        ensure!(again.is_empty(), "{} requests failed, the first: {}", again.len(), again[0].text());
         Ok(())
     })
 }
