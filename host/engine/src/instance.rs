@@ -18,14 +18,14 @@ use crate::engine::Inner;
 use crate::error::CallError;
 use crate::http::{Answer, Answering, ServeLimits};
 use crate::meter::Meter;
-use crate::state::State;
+use crate::state::{MAX_RESOURCES, State};
 
 const PAGE_BYTES: u64 = 4 << 10;
 
 /// One instance: its memories, its tables and what it holds of the host. Dropping it gives all of that back.
 pub struct Instance {
     engine: Arc<Inner>,
-    /// None after a call that did not return.
+    /// None after a call that did not return, or that left too much behind.
     live: Option<Live>,
     meter: Arc<Meter>,
     limits: Limits,
@@ -60,7 +60,7 @@ impl Instance {
         self.end(call, live, result).map(|_| ())
     }
 
-    /// Runs one reconcile. After an error, or when the future is dropped before its end, the instance is of no more use:
+    /// Runs one reconcile. It may be of no more use afterwards, see [`is_alive`](Self::is_alive). After an error, or when the future is dropped before its end, the instance is of no more use:
     /// its memory and its requests are already gone.
     pub async fn reconcile(&mut self, request: &Request) -> Result<Result<Outcome, Failure>, CallError> {
         // Taken out, so that nothing is left when this future is dropped half-way.
@@ -133,7 +133,11 @@ impl Instance {
             Ok(answer) => {
                 live.store.data().output.flush();
                 live.store.data_mut().hooks.end_call();
-                self.live = Some(live);
+                // What a garbage collector has not come to yet adds up from call to call. Before it meets the limit in the middle of
+                // one, a fresh instance does the next.
+                if live.store.data_mut().table.iter_mut().count() <= MAX_RESOURCES / 2 {
+                    self.live = Some(live);
+                }
                 Ok(answer)
             }
             Err(fault) => {

@@ -357,6 +357,28 @@ async fn what_a_call_leaves_unread_is_given_up_and_holds_nothing_back_in_the_nex
 }
 
 #[tokio::test]
+async fn resources_that_calls_leave_behind_end_the_instance_and_no_call() {
+    let host = Host::new();
+    let leak = "(local $left i32)
+        (local.set $left (i32.const 100))
+        (loop $more
+          (drop (call $fields))
+          (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+          (br_if $more (local.get $left)))
+        (call $done)";
+    let component = host.load(&http("", leak)).await;
+    let fresh = async || instance(&component, limits(), server(|_, _| std::future::pending())).await;
+    let (mut current, mut instances) = (fresh().await, 1);
+    for _ in 0..20 {
+        if !current.is_alive() {
+            (current, instances) = (fresh().await, instances + 1);
+        }
+        current.reconcile(&request()).await.unwrap().unwrap();
+    }
+    assert!((2..20).contains(&instances), "{instances}");
+}
+
+#[tokio::test]
 async fn a_trap_in_the_middle_of_a_request_ends_the_request() {
     let dropped = Dropped::default();
     let watch = dropped.clone();

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::admin::Admin;
 use super::command::launched_command;
 use super::memory::{Memory, cpu_of, memory_of};
-use super::rbac::Rights;
+use super::rbac::{Rights, cache_arguments};
 use crate::config::{Guest, documents};
 use crate::logs::{Log, LogLine};
 use crate::metrics::Metrics;
@@ -61,8 +61,7 @@ impl Host {
         command
             .arg(&self.setup.config)
             .args(["--admin-listen", "127.0.0.1:0", "--log-format", "json", "--host-namespace", &self.setup.namespace])
-            .arg("--cache-dir")
-            .arg(&self.setup.cache)
+            .args(cache_arguments(&self.setup.cache))
             .args(&self.setup.arguments)
             .env("KUBECONFIG", &self.setup.kubeconfig)
             .stdout(Stdio::piped())

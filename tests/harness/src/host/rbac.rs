@@ -1,5 +1,6 @@
 //! The rights that `wasm-operator rbac` prints for a configuration, applied as an administrator would.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -19,6 +20,12 @@ const APPLIED_AT_ONCE: usize = 8;
 /// replaces what the earlier is about to load, and the earlier refuses that.
 static COMPILING: Mutex<()> = Mutex::new(());
 
+/// The arguments that name the directory of compiled components. What is in there stays for the next host and the next run, however many
+/// different components a benchmark has.
+pub(crate) fn cache_arguments(directory: &Path) -> [OsString; 4] {
+    ["--cache-budget".into(), "17179869184".into(), "--cache-dir".into(), directory.into()]
+}
+
 /// Objects that give the host and its guests their rights.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rights(Vec<DynamicObject>);
@@ -27,7 +34,7 @@ impl Rights {
     /// What the binary prints.
     pub(crate) fn of(config: &Path, cache: &Path, host_namespace: &str, arguments: &[String]) -> Result<Self> {
         let mut command = command(&["rbac", "--host-namespace", host_namespace])?;
-        command.arg(config).arg("--cache-dir").arg(cache).args(arguments);
+        command.arg(config).args(cache_arguments(cache)).args(arguments);
         let printed = {
             let _alone = COMPILING.lock();
             output(command)?
