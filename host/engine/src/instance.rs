@@ -60,8 +60,8 @@ impl Instance {
         self.end(call, live, result).map(|_| ())
     }
 
-    /// Runs one reconcile. It may be of no more use afterwards, see [`is_alive`](Self::is_alive). After an error, or when the future is dropped before its end, the instance is of no more use:
-    /// its memory and its requests are already gone.
+    /// Runs one reconcile. Whether another one is possible says [`is_alive`](Self::is_alive). After an error, or when the future is
+    /// dropped before its end, none is: the instance's memory and its requests are already gone.
     pub async fn reconcile(&mut self, request: &Request) -> Result<Result<Outcome, Failure>, CallError> {
         // Taken out, so that nothing is left when this future is dropped half-way.
         let mut live = self.live.take().ok_or(CallError::Gone)?;

@@ -303,7 +303,7 @@ impl Informers {
         if let Some(running) = streams.get(&source).and_then(Weak::upgrade) {
             return running;
         }
-        streams.retain(|_, running| running.strong_count() > 0);
+        streams.retain(|_, running| is_open(running));
         let stream = Arc::new(Stream::new(source.clone(), self.shared.metrics.clone()));
         let silence = self.shared.options.silence;
         let reader = reader::run(self.shared.client.clone(), Arc::downgrade(&stream), silence, self.random());

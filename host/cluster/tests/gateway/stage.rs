@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use http::Request;
 use http_body_util::BodyExt as _;
 use k8s_openapi::api::authentication::v1::TokenRequest;
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::ResourceAttributes;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{Patch, PatchParams, PostParams};
@@ -163,25 +163,17 @@ impl Stage {
     pub(crate) async fn grant(&self, account: &str, rules: &Value) -> Result<()> {
         grant_in(&self.admin, &self.namespace, &format!("guest-{account}"), &self.user(account), rules).await?;
         let of_first = |field: &str| rules[0][field][0].as_str().map(str::to_owned);
-        let review = SubjectAccessReview {
-            spec: SubjectAccessReviewSpec {
-                user: Some(self.user(account)),
-                resource_attributes: Some(ResourceAttributes {
-                    namespace: Some(self.namespace.clone()),
-                    group: of_first("apiGroups"),
-                    resource: of_first("resources"),
-                    verb: of_first("verbs"),
-                    name: of_first("resourceNames"),
-                    ..ResourceAttributes::default()
-                }),
-                ..SubjectAccessReviewSpec::default()
-            },
-            ..SubjectAccessReview::default()
+        let first = ResourceAttributes {
+            namespace: Some(self.namespace.clone()),
+            group: of_first("apiGroups"),
+            resource: of_first("resources"),
+            verb: of_first("verbs"),
+            name: of_first("resourceNames"),
+            ..ResourceAttributes::default()
         };
-        let reviews = Api::<SubjectAccessReview>::all(self.admin.clone());
         harness::eventually("the rights are in force", async || {
-            let answer = reviews.create(&PostParams::default(), &review).await?;
-            ensure!(answer.status.is_some_and(|status| status.allowed), "{rules} of {account}");
+            let allowed = harness::may(self.admin.clone(), &self.user(account), first.clone()).await?;
+            ensure!(allowed, "{rules} of {account}");
             Ok(())
         })
         .await

@@ -97,17 +97,13 @@ enum Loaded {
     Program(Arc<engine::Program>),
 }
 
-/// What a guest's description depends on, for [`Components::describe_all`].
+/// What a guest's description may depend on of its configuration, for [`Components::describe_all`].
 pub(super) fn asked(spec: &GuestSpec, directory: &Path) -> (PathBuf, GuestSettings) {
-    (spec.wasm_path(directory), settings(spec))
-}
-
-/// The part of a guest's configuration that its description may depend on.
-fn settings(spec: &GuestSpec) -> GuestSettings {
-    GuestSettings {
+    let settings = GuestSettings {
         name: Arc::from(spec.name.as_str()),
         env: spec.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
         args: spec.args.clone(),
         limits: spec.limits.clone(),
-    }
+    };
+    (spec.wasm_path(directory), settings)
 }

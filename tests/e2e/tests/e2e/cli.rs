@@ -6,10 +6,10 @@ use std::time::SystemTime;
 
 use harness::programs;
 use harness::ring::{self, Ring};
-use harness::{Context as _, Output, Result, command, component, ensure, logs_directory, output, test};
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
-use kube::Api;
-use kube::api::PostParams;
+use harness::{
+    Context as _, Output, Result, cache_arguments, command, component, ensure, logs_directory, output, test,
+};
+use k8s_openapi::api::authorization::v1::ResourceAttributes;
 use serde_json::{Value, json};
 
 /// A directory with the files of one test.
@@ -24,7 +24,7 @@ fn run(directory: &Path, arguments: &[&str]) -> Result<Output> {
     let mut command = command(arguments)?;
     command.current_dir(directory);
     if ["validate", "inspect", "rbac"].contains(&arguments.first().copied().unwrap_or_default()) {
-        command.arg("--cache-dir").arg(logs_directory()?.join("cache"));
+        command.args(cache_arguments(&logs_directory()?.join("cache")));
     }
     output(command)
 }
@@ -298,32 +298,14 @@ async fn may(
     resource: &str,
     namespace: &str,
 ) -> Result<bool> {
-    let namespace_of_user = user.split(':').nth(2).unwrap_or_default();
-    let review = SubjectAccessReview {
-        spec: SubjectAccessReviewSpec {
-            user: Some(user.to_owned()),
-            groups: Some(
-                [
-                    "system:authenticated",
-                    "system:serviceaccounts",
-                    &format!("system:serviceaccounts:{namespace_of_user}"),
-                ]
-                .map(str::to_owned)
-                .to_vec(),
-            ),
-            resource_attributes: Some(ResourceAttributes {
-                verb: Some(verb.to_owned()),
-                group: Some(group.to_owned()),
-                resource: Some(resource.to_owned()),
-                namespace: Some(namespace.to_owned()),
-                ..ResourceAttributes::default()
-            }),
-            ..SubjectAccessReviewSpec::default()
-        },
-        ..SubjectAccessReview::default()
+    let what = ResourceAttributes {
+        verb: Some(verb.to_owned()),
+        group: Some(group.to_owned()),
+        resource: Some(resource.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        ..ResourceAttributes::default()
     };
-    let answer = Api::<SubjectAccessReview>::all(space.client()).create(&PostParams::default(), &review).await?;
-    Ok(answer.status.context("no answer")?.allowed)
+    harness::may(space.client(), user, what).await
 }
 
 #[test]

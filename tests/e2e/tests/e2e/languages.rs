@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 use harness::ring::{self, Ring};
 use harness::{
-    Context as _, Guest, Host, LogLine, Output, Result, Rule, Space, anyhow, command, component, ensure, eventually,
-    logs_directory, output, test,
+    Context as _, Guest, Host, LogLine, Output, Result, Rule, Space, anyhow, cache_arguments, command, component,
+    ensure, eventually, logs_directory, output, test,
 };
 use serde_json::{Value, json};
 
@@ -46,7 +46,7 @@ fn compile(guests: &[&str]) -> Result<()> {
 fn inspect(component: &Path, environment: &[&str]) -> Result<Output> {
     let mut command = command(&["inspect"])?;
     command.args(environment.iter().flat_map(|variable| ["-e", variable]));
-    command.arg("--cache-dir").arg(logs_directory()?.join("cache")).arg(component);
+    command.args(cache_arguments(&logs_directory()?.join("cache"))).arg(component);
     output(command)
 }
 

@@ -1,5 +1,7 @@
 //! The binary's commands other than `run`.
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -27,6 +29,12 @@ pub(crate) fn launched_command(launcher: &[String], arguments: &[&str]) -> Resul
     let mut command = Command::new(words.next().context("a command without a program")?);
     command.args(words).args(arguments).env_clear().stdin(Stdio::null());
     Ok(command)
+}
+
+/// The arguments that name the directory of compiled components. What is in there stays for the next host and the next run, however many
+/// different components a benchmark has.
+pub fn cache_arguments(directory: &Path) -> [OsString; 4] {
+    ["--cache-budget".into(), "17179869184".into(), "--cache-dir".into(), directory.into()]
 }
 
 /// Runs a command to its end.

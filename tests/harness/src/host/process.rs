@@ -10,9 +10,9 @@ use kube::Client;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::admin::Admin;
-use super::command::launched_command;
+use super::command::{cache_arguments, launched_command};
 use super::memory::{Memory, cpu_of, memory_of};
-use super::rbac::{Rights, cache_arguments};
+use super::rbac::Rights;
 use crate::config::{Guest, documents};
 use crate::logs::{Log, LogLine};
 use crate::metrics::Metrics;

@@ -1,6 +1,5 @@
 //! The rights that `wasm-operator rbac` prints for a configuration, applied as an administrator would.
 
-use std::ffi::OsString;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -11,7 +10,7 @@ use kube::{Api, Client, ResourceExt as _};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::command::{command, output};
+use super::command::{cache_arguments, command, output};
 
 /// A thousand guests have some thousand objects, of which the server takes several at once.
 const APPLIED_AT_ONCE: usize = 8;
@@ -19,12 +18,6 @@ const APPLIED_AT_ONCE: usize = 8;
 /// The hosts of a run share a cache of compiled components. Of two processes that compile the same one into it at once, the later
 /// replaces what the earlier is about to load, and the earlier refuses that.
 static COMPILING: Mutex<()> = Mutex::new(());
-
-/// The arguments that name the directory of compiled components. What is in there stays for the next host and the next run, however many
-/// different components a benchmark has.
-pub(crate) fn cache_arguments(directory: &Path) -> [OsString; 4] {
-    ["--cache-budget".into(), "17179869184".into(), "--cache-dir".into(), directory.into()]
-}
 
 /// Objects that give the host and its guests their rights.
 #[derive(Debug, Clone, Default)]
