@@ -36,13 +36,24 @@ const MAX_DESCRIPTION_BYTES: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifact(Arc<Compiled>);
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Compiled {
     key: String,
     path: PathBuf,
     identity: Identity,
     world: World,
+    /// None if it was found in the directory.
+    compile_time: Option<Duration>,
 }
+
+/// Equal are those of one file, whoever made it.
+impl PartialEq for Compiled {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.path, &self.identity) == (&other.path, &other.identity)
+    }
+}
+
+impl Eq for Compiled {}
 
 /// What tells one file from another of the same name, without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +98,12 @@ impl Artifact {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.0.identity.bytes
+    }
+
+    /// How long it took this process to have it compiled; None if it was found in the cache.
+    #[must_use]
+    pub fn compile_time(&self) -> Option<Duration> {
+        self.0.compile_time
     }
 
     /// Whether the file is the one whose checksum was compared.
@@ -174,9 +191,16 @@ impl Cache {
         used.map(Artifact).filter(Artifact::is_current)
     }
 
-    fn artifact(&self, key: &str, path: PathBuf, file: &File, world: World) -> io::Result<Artifact> {
+    fn artifact(
+        &self,
+        key: &str,
+        path: PathBuf,
+        file: &File,
+        world: World,
+        compile_time: Option<Duration>,
+    ) -> io::Result<Artifact> {
         let identity = Identity::of(&file.metadata()?);
-        let compiled = Arc::new(Compiled { key: key.to_owned(), path, identity, world });
+        let compiled = Arc::new(Compiled { key: key.to_owned(), path, identity, world, compile_time });
         let mut in_use = self.in_use.lock();
         in_use.retain(|_, compiled| compiled.strong_count() > 0);
         in_use.insert(key.to_owned(), Arc::downgrade(&compiled));
@@ -202,7 +226,7 @@ impl Cache {
             };
             if hexadecimal_digest(&mut file)? == checksum {
                 touch(&file)?;
-                return self.artifact(key, path, &file, world).map(Some);
+                return self.artifact(key, path, &file, world, None).map(Some);
             }
             tracing::warn!(path = %path.display(), "a compiled component is damaged; it is compiled again");
             remove(&path)?;
@@ -210,8 +234,8 @@ impl Cache {
         Ok(None)
     }
 
-    /// Publishes a finished file.
-    pub(crate) fn insert(&self, key: &str, scratch: Scratch, world: World) -> io::Result<Artifact> {
+    /// Publishes a finished file, which took so long to compile.
+    pub(crate) fn insert(&self, key: &str, scratch: Scratch, world: World, took: Duration) -> io::Result<Artifact> {
         let mut file = File::open(scratch.file())?;
         let checksum = hexadecimal_digest(&mut file)?;
         // A file that was not written to the end before a power cut would be found damaged; one that shrinks while it is
@@ -221,7 +245,7 @@ impl Cache {
         fs::rename(scratch.file(), &path)?;
         File::open(&self.directory)?.sync_all()?;
         self.has_grown.store(true, Ordering::Relaxed);
-        self.artifact(key, path, &file, world)
+        self.artifact(key, path, &file, world, Some(took))
     }
 
     /// Whether something was added that an eviction has to make room for.

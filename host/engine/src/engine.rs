@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -259,9 +260,10 @@ impl Engine {
         let inner = &self.0;
         let failed = |source| PrepareError::Compile { path: wasm.into(), source };
         let output = inner.cache.scratch().map_err(PrepareError::Cache)?;
-        {
+        let took = {
             // Closed never, so this only waits.
             let _permit = inner.compiling.acquire().await;
+            let began = Instant::now();
             let compiled = compile::in_child(&inner.compiler, wasm, output.file(), digest, &inner.compile_limits).await;
             if let Err(error) = compiled {
                 let (path, limit) = (wasm.to_owned(), inner.compile_limits.component_bytes);
@@ -270,13 +272,14 @@ impl Engine {
                 let is_same = now.is_ok_and(|(now, _)| now == digest);
                 return Err(if is_same { failed(error) } else { PrepareError::Changed { path: wasm.into() } });
             }
-        }
+            began.elapsed()
+        };
         let kind = wasmtime::Engine::detect_precompiled_file(output.file());
         if !matches!(kind, Ok(Some(wasmtime::Precompiled::Component))) {
             return Err(failed(CompileError::NoComponent));
         }
         let (inner, key) = (Arc::clone(&self.0), key.to_owned());
-        self.0.in_background(move || inner.cache.insert(&key, output, world).map_err(PrepareError::Cache)).await
+        self.0.in_background(move || inner.cache.insert(&key, output, world, took).map_err(PrepareError::Cache)).await
     }
 
     /// Maps the compiled component and links it: from cold to dormant. Takes 0.1-2 ms, mostly page faults.

@@ -217,6 +217,9 @@ impl Revision {
         fingerprint: Fingerprint,
     ) -> Result<Self, RevisionError> {
         let artifact = host.engine.prepare(&fingerprint.wasm).await?;
+        if let Some(took) = artifact.compile_time() {
+            host.metrics.compiled(&spec.name, took);
+        }
         let settings = GuestSettings {
             name: spec.name.as_str().into(),
             env: spec.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),

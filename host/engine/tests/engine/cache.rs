@@ -32,6 +32,7 @@ async fn a_compiled_component_is_found_again_by_the_next_process() {
     let first = host.engine.prepare(&wasm).await.unwrap();
     let again = without_compiler(&host).prepare(&wasm).await.unwrap();
     assert_eq!(again, first);
+    assert!(first.compile_time().is_some() && again.compile_time().is_none());
     host.engine.load(&first).unwrap();
     assert_eq!(first.digest().len(), 64);
     assert_eq!(first.bytes(), fs::metadata(first.path()).unwrap().len());

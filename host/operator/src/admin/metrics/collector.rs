@@ -361,6 +361,17 @@ fn life(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &[Curre
         }
     }
     let mut family = encoder.encode_descriptor(
+        "wasm_operator_guest_compile_duration_seconds",
+        "Time that it took to compile a guest's component, the last time that it was not in the cache",
+        None,
+        MetricType::Gauge,
+    )?;
+    for (guest, numbers) in numbers {
+        if let Some(took) = numbers.compile_time() {
+            family.encode_family(&[("guest", &**guest)])?.encode_gauge(&took.as_secs_f64())?;
+        }
+    }
+    let mut family = encoder.encode_descriptor(
         "wasm_operator_guest_sleeps",
         "How often a guest's instances were dropped, by reason",
         None,

@@ -86,6 +86,8 @@ pub(super) struct GuestNumbers {
     not_hibernated: AtomicU64,
     traps: Mutex<BTreeMap<&'static str, u64>>,
     memory: AtomicU64,
+    /// In nanoseconds; 0: it was never compiled.
+    compile_time: AtomicU64,
 }
 
 impl Default for GuestNumbers {
@@ -106,6 +108,7 @@ impl Default for GuestNumbers {
             not_hibernated: AtomicU64::new(0),
             traps: Mutex::default(),
             memory: AtomicU64::new(0),
+            compile_time: AtomicU64::new(0),
         }
     }
 }
@@ -182,5 +185,14 @@ impl GuestNumbers {
 
     pub(super) fn memory(&self) -> u64 {
         self.memory.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_compile_time(&self, took: Duration) {
+        self.compile_time.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn compile_time(&self) -> Option<Duration> {
+        let nanoseconds = self.compile_time.load(Ordering::Relaxed);
+        (nanoseconds > 0).then(|| Duration::from_nanos(nanoseconds))
     }
 }

@@ -123,6 +123,11 @@ impl Metrics {
         self.guest(guest).woke(reason, found, took);
     }
 
+    /// A guest's component had to be compiled, which took so long.
+    pub(crate) fn compiled(&self, guest: &str, took: Duration) {
+        self.guest(guest).set_compile_time(took);
+    }
+
     /// A guest's instances were dropped.
     pub(crate) fn slept(&self, guest: &str, reason: SleepReason) {
         self.guest(guest).slept(reason);

@@ -34,6 +34,7 @@ fn everything() -> (Registry, Metrics) {
     metrics.woke("ring-0", Some(WakeReason::Event), Found::Component, Duration::from_micros(60));
     metrics.woke("ring-0", Some(WakeReason::Timer), Found::Nothing, Duration::from_millis(2));
     metrics.woke("ring-0", None, Found::Instance, Duration::from_millis(2));
+    metrics.compiled("ring-0", Duration::from_millis(1_500));
     metrics.trapped("ring-0", "trap");
     metrics.memory("ring-0", 65_536);
     metrics.hibernated("ring-0", 65_536, Duration::from_millis(2));
@@ -67,6 +68,7 @@ fn dashboards_for_controller_runtime_work() {
         r#"wasm_operator_guest_wakes_total{guest="ring-0",reason="timer"} 1"#,
         r#"wasm_operator_guest_wake_duration_seconds_bucket{le="0.0001",guest="ring-0",path="dormant"} 2"#,
         r#"wasm_operator_guest_wake_duration_seconds_count{guest="ring-0",path="cold"} 1"#,
+        r#"wasm_operator_guest_compile_duration_seconds{guest="ring-0"} 1.5"#,
         r#"wasm_operator_guest_traps_total{guest="ring-0",kind="trap"} 1"#,
         r#"wasm_operator_guest_wakes_total{guest="ring-0",reason="request"} 1"#,
         r#"wasm_operator_guest_requests_total{guest="ring-0",code="504"} 1"#,
