@@ -79,12 +79,6 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Self {
-        let mut host = Host::new(Options::default());
-        let (leader, follower) = (host.predicted(&DEAR), host.predicted(&DEAR));
-        Self { host, leader, follower }
-    }
-
     /// The leader writes. Returns what is done for that.
     fn write(&mut self) -> Vec<Step> {
         self.host.event(self.leader, Completion::Done);
@@ -93,7 +87,9 @@ impl Pair {
     }
 
     fn learnt() -> Self {
-        let mut pair = Self::new();
+        let mut host = Host::new(Options::default());
+        let (leader, follower) = (host.predicted(&DEAR), host.predicted(&DEAR));
+        let mut pair = Self { host, leader, follower };
         for gap in GAPS {
             pair.write();
             pair.host.event(pair.follower, Completion::Done);

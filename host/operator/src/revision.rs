@@ -200,6 +200,16 @@ pub(crate) struct Watching {
     subscribers: Vec<Arc<WatchSubscriber>>,
 }
 
+/// The part of a guest's configuration that the engine needs, and that its description may depend on.
+pub(crate) fn settings(spec: &GuestSpec) -> GuestSettings {
+    GuestSettings {
+        name: spec.name.as_str().into(),
+        env: spec.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
+        args: spec.args.clone(),
+        limits: spec.limits.clone(),
+    }
+}
+
 impl Revision {
     /// Compiles and describes the component, resolves what it may do, and has the API server confirm its identity.
     pub(crate) async fn prepare(host: &Arc<Host>, id: GuestId, spec: GuestSpec) -> Result<Self, Refusal> {
@@ -217,15 +227,7 @@ impl Revision {
         fingerprint: Fingerprint,
     ) -> Result<Self, RevisionError> {
         let artifact = host.engine.prepare(&fingerprint.wasm).await?;
-        if let Some(took) = artifact.compile_time() {
-            host.metrics.compiled(&spec.name, took);
-        }
-        let settings = GuestSettings {
-            name: spec.name.as_str().into(),
-            env: spec.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
-            args: spec.args.clone(),
-            limits: spec.limits.clone(),
-        };
+        let settings = settings(&spec);
         let description = match artifact.world() {
             World::Controller => {
                 let description = describe(host, id, &artifact, &settings).await?;
@@ -262,6 +264,10 @@ impl Revision {
             adopt_field_manager: self.spec.adopt_field_manager.clone(),
         })?;
         let controllers = self.watch(host, id, &gateway)?;
+        // Not earlier: who was removed while its component was compiled must not have a series again.
+        if let Some(took) = self.artifact.compile_time() {
+            host.metrics.compiled(&self.spec.name, took);
+        }
         let http = Arc::new(Outgoing { gateway: gateway.clone(), scheduler: host.scheduler.clone(), guest: id });
         let logs = GuestLogs::new(Arc::new(GuestLog), &self.spec.limits);
         let Self { artifact, settings, fingerprint, .. } = self;

@@ -11,6 +11,7 @@ use wasm_operator_engine::{
 };
 
 use super::CacheArgs;
+use crate::revision::settings;
 
 /// A component, as far as it can be known without a cluster.
 pub(super) struct Component {
@@ -97,13 +98,7 @@ enum Loaded {
     Program(Arc<engine::Program>),
 }
 
-/// What a guest's description may depend on of its configuration, for [`Components::describe_all`].
+/// What a guest's description depends on, for [`Components::describe_all`].
 pub(super) fn asked(spec: &GuestSpec, directory: &Path) -> (PathBuf, GuestSettings) {
-    let settings = GuestSettings {
-        name: Arc::from(spec.name.as_str()),
-        env: spec.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
-        args: spec.args.clone(),
-        limits: spec.limits.clone(),
-    };
-    (spec.wasm_path(directory), settings)
+    (spec.wasm_path(directory), settings(spec))
 }
