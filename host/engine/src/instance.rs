@@ -42,6 +42,19 @@ pub(crate) struct Exports {
     pub(crate) handler: Option<Proxy>,
 }
 
+/// What a call runs in. It borrows nothing of the instance, whose parts are not `Sync`: so a call is `Send`.
+struct Frame {
+    engine: Arc<Inner>,
+    meter: Arc<Meter>,
+    deadline: Duration,
+}
+
+impl Frame {
+    async fn run<T>(self, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Fault> {
+        call::run(&self.engine.ticker, &self.meter, self.deadline, call).await
+    }
+}
+
 impl Instance {
     pub(crate) fn new(engine: Arc<Inner>, store: Store<State>, exports: Exports, limits: Limits) -> Self {
         let meter = Arc::clone(&store.data().meter);
@@ -55,7 +68,7 @@ impl Instance {
         let call = Call::Describe(DESCRIBE_TIME);
         let Live { store, exports } = &mut live;
         let handler = store.data_mut().hooks.take_handler();
-        let result = self.call(call, store, async |store| exports.controller.call_describe(store).await).await;
+        let result = self.begin(call, store).run(exports.controller.call_describe(store)).await;
         live.store.data_mut().hooks.give_handler(handler);
         self.end(call, live, result).map(|_| ())
     }
@@ -69,8 +82,7 @@ impl Instance {
         let result = {
             let deleted = convert::tombstones(request);
             let request = convert::request(request, &deleted);
-            self.call(Call::Reconcile, store, async |store| exports.controller.call_reconcile(store, request).await)
-                .await
+            self.begin(Call::Reconcile, store).run(exports.controller.call_reconcile(store, request)).await
         };
         self.end(Call::Reconcile, live, result).map(convert::answer)
     }
@@ -95,13 +107,13 @@ impl Instance {
         // Declared after `live`, and so dropped before it: a body whose writer is gone asks it whether that was right.
         let answering = Answering::new();
         let Live { store, exports } = &mut live;
-        let result = self
-            .call(call, store, async |store| {
-                let Some(handler) = &exports.handler else { return Ok(()) };
-                let (request, answer) = answering.resources(store.data_mut(), request, limits, answer)?;
-                handler.wasi_http_incoming_handler().call_handle(store, request, answer).await
-            })
-            .await;
+        let frame = self.begin(call, store);
+        let handle = async {
+            let Some(handler) = &exports.handler else { return Ok(()) };
+            let (request, answer) = answering.resources(store.data_mut(), request, limits, answer)?;
+            handler.wasi_http_incoming_handler().call_handle(store, request, answer).await
+        };
+        let result = frame.run(handle).await;
         if result.is_ok() {
             answering.returned();
         }
@@ -113,18 +125,14 @@ impl Instance {
         Allowance { limits: &self.limits, stack_bytes: self.engine.stack_bytes, call }
     }
 
-    async fn call<'a, T>(
-        &self,
-        call: Call,
-        store: &'a mut Store<State>,
-        run: impl AsyncFnOnce(&'a mut Store<State>) -> wasmtime::Result<T>,
-    ) -> Result<T, Fault> {
+    /// Sets all that a call may use to its beginning.
+    fn begin(&self, call: Call, store: &mut Store<State>) -> Frame {
         let allowance = self.allowance(call);
         let meter = Arc::clone(&store.data().meter);
         meter.begin(allowance.cpu());
         store.data_mut().hooks.begin_call();
         store.set_epoch_deadline(1);
-        call::run(&self.engine.ticker, &meter, allowance.deadline(), run(store)).await
+        Frame { engine: Arc::clone(&self.engine), meter, deadline: allowance.deadline() }
     }
 
     /// Keeps the instance after a call that returned, and explains one that did not.

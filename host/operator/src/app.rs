@@ -103,8 +103,8 @@ fn open_hibernation(options: &HibernationOptions, cache: &Path) -> anyhow::Resul
     }
 }
 
-/// Runs guests until SIGTERM or SIGINT, then lets running reconciles end.
-pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
+/// Runs guests until SIGTERM or SIGINT, then lets running reconciles end. The runtime is to clear the graveyard when it is idle.
+pub(crate) async fn run(options: Options, graveyard: Graveyard) -> anyhow::Result<()> {
     let Options {
         config,
         engine,
@@ -181,10 +181,10 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         },
         scheduler,
         programs: Programs::new(threads, hibernation),
-        workers: Workers::start("guests", threads).context("cannot start the threads on which guests run")?,
+        workers: Arc::new(Workers::start("guests", threads).context("cannot start the threads on which guests run")?),
         engine: Engine::new(engine)?,
         components: Arc::new(Components::default()),
-        graveyard: Graveyard::default(),
+        graveyard,
         informers,
         gateway,
         events,

@@ -1,18 +1,15 @@
 //! Instances that nobody can reach any more, until they are unmapped.
 //!
 //! A guest is put to sleep when the event of its own write arrives, which often is what another guest waits for: unmapping its
-//! instance at once would hold that one up, and a guest's thread would have to be woken for it.
+//! instance at once would hold that one up. So it waits until the host's thread has nothing else to do, as while the API server
+//! works on the other guest's request.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
 use wasm_operator_engine::Instance;
 
-/// How long an instance lies here.
-const REST: Duration = Duration::from_millis(10);
-/// More instances than this, or more bytes in them, are given back at once.
+/// Of a thread that is never idle, more instances than this, or more bytes in them, are given back at once.
 const MOST: usize = 8;
 const MOST_BYTES: u64 = 8 << 20;
 
@@ -21,23 +18,21 @@ const MOST_BYTES: u64 = 8 << 20;
 pub(crate) struct Graveyard(Arc<Mutex<Vec<Instance>>>);
 
 impl Graveyard {
-    /// Gives the instances back soon, on that runtime; at once if `now` says so.
-    pub(crate) fn bury(&self, runtime: &Handle, instances: Vec<Instance>, now: bool) {
+    /// Takes instances in.
+    pub(crate) fn bury(&self, instances: Vec<Instance>) {
         let mut buried = self.0.lock();
-        let is_first = buried.is_empty();
         buried.extend(instances);
         let bytes: u64 = buried.iter().map(Instance::private_bytes).sum();
-        let rest = if now || buried.len() > MOST || bytes > MOST_BYTES { None } else { Some(REST) };
-        if buried.is_empty() || (rest.is_some() && !is_first) {
-            return;
+        if buried.len() > MOST || bytes > MOST_BYTES {
+            let all = std::mem::take(&mut *buried);
+            drop(buried);
+            drop(all);
         }
-        let all = self.clone();
-        runtime.spawn(async move {
-            if let Some(rest) = rest {
-                tokio::time::sleep(rest).await;
-            }
-            let instances = std::mem::take(&mut *all.0.lock());
-            drop(instances);
-        });
+    }
+
+    /// Gives all of them back. For a thread that would wait otherwise.
+    pub(crate) fn clear(&self) {
+        let all = std::mem::take(&mut *self.0.lock());
+        drop(all);
     }
 }

@@ -47,7 +47,7 @@ pub(crate) struct HostOptions {
 pub(crate) struct Host {
     pub(crate) options: HostOptions,
     pub(crate) scheduler: Arc<Scheduler>,
-    pub(crate) workers: Workers,
+    pub(crate) workers: Arc<Workers>,
     pub(crate) programs: Programs,
     pub(crate) engine: Engine,
     pub(crate) components: Arc<Components>,
@@ -294,7 +294,14 @@ impl Runner for HostRunner {
         if job.cause == Cause::Change {
             host.note_event(&guest, job.queued);
         }
-        self.0.workers.submit(job.guest, move || reconcile(host, guest, job, run));
+        // Mapping a component may have to wait for a disk.
+        let is_mapped = guest.active().as_ref().and_then(|active| active.pool()).is_some_and(Pool::is_mapped);
+        let (id, reconcile) = (job.guest, reconcile(host, guest, job, run));
+        if is_mapped {
+            self.0.workers.begin(&self.0.runtime, id, reconcile);
+        } else {
+            self.0.workers.submit(id, move || reconcile);
+        }
     }
 
     fn serve(&self, serve: Serve, serving: Serving) {
@@ -345,7 +352,7 @@ impl Runner for HostRunner {
             return;
         }
         let instances = active.as_ref().and_then(|active| active.pool()).map(Pool::sleep).unwrap_or_default();
-        self.0.graveyard.bury(&self.0.runtime, instances, reason == SleepReason::Pressure);
+        self.0.graveyard.bury(instances);
         self.0.workers.slept(id);
     }
 

@@ -110,6 +110,11 @@ impl Pool {
         self.serves_nothing.store(true, Ordering::Relaxed);
     }
 
+    /// Whether an instance can be had without reading a file.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.component.lock().is_some()
+    }
+
     /// An idle instance, or a fresh one.
     pub(crate) async fn acquire(&self) -> Result<(Instance, Found), PoolError> {
         if let Some(instance) = self.idle.lock().pop() {

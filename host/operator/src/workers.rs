@@ -4,6 +4,9 @@
 //! these would wake an idle thread, which costs more than the request. A guest stays on one thread while it is awake. One
 //! further thread is for guests that keep using up their time slices: what shares a thread with them waits for a slice
 //! of theirs at every turn.
+//!
+//! Most reconciles are over in less than the time that two threads need to wake each other a few times, so they begin on the
+//! thread where their event arrived, and where their requests leave from. What turns out to be long goes on here.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -11,13 +14,15 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
+use tokio::time::Instant;
 use wasm_operator_core::dispatch::GuestId;
 
 /// A run that costs this much CPU is slow: ten time slices of 1 ms.
@@ -29,6 +34,21 @@ const SLOW_RUNS: u8 = 3;
 
 /// A run that costs this much moves the guest at once.
 const VERY_SLOW_RUN: Duration = Duration::from_millis(100);
+
+/// What a run may take from the thread where it began: two time slices.
+const SHORT_RUN: Duration = Duration::from_millis(2);
+
+/// After a longer run, this many short ones are to come before the guest begins elsewhere than on its worker again. So a guest
+/// that is long on purpose delays the others' events once in seventeen runs.
+const SHORT_RUNS: u8 = 16;
+
+/// Runs that may be under way on the thread where they began. More than a chain of events has at once; a crowd is for the workers,
+/// which are more than one.
+const SHORT_AT_ONCE: usize = 4;
+
+/// What all runs together may take at once of the thread where they began. They pay it back at half of the time that passes: so
+/// whatever guests do, half of the thread is left for everything else.
+const CREDIT: Duration = Duration::from_millis(5);
 
 type Task = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
@@ -43,6 +63,9 @@ struct Worker {
 pub(crate) struct Workers {
     workers: Vec<Worker>,
     placement: Mutex<Placement>,
+    /// Runs under way where they began.
+    short: Arc<AtomicUsize>,
+    debt: Mutex<Debt>,
 }
 
 impl Workers {
@@ -54,7 +77,24 @@ impl Workers {
             workers.push(start_worker(format!("{name}-{number}"))?);
         }
         workers.push(start_worker(format!("{name}-slow"))?);
-        Ok(Self { workers, placement: Mutex::new(Placement::default()) })
+        Ok(Self { workers, placement: Mutex::default(), short: Arc::default(), debt: Mutex::default() })
+    }
+
+    /// Runs a guest's future on `runtime` for as long as it is short, and on the guest's thread after that; from the beginning
+    /// there if the guest was long lately, or if others take enough of the thread already.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        runtime: &Handle,
+        guest: GuestId,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let is_crowd = self.short.load(Ordering::Relaxed) >= SHORT_AT_ONCE;
+        if is_crowd || self.debt.lock().at(Instant::now()) >= CREDIT || self.placement.lock().is_long(guest) {
+            return self.submit(guest, move || future);
+        }
+        let (workers, counted) = (Arc::clone(self), Counted::new(&self.short));
+        let future: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(future);
+        runtime.spawn(Short { future: Some(future), taken: Duration::ZERO, guest, workers, _counted: counted });
     }
 
     /// Has a guest's thread make a future and run it. The future need not be `Send`.
@@ -135,6 +175,59 @@ impl Workers {
     }
 }
 
+/// A run on the thread where it began.
+struct Short {
+    /// None once it has moved.
+    future: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Of the thread.
+    taken: Duration,
+    guest: GuestId,
+    workers: Arc<Workers>,
+    _counted: Counted,
+}
+
+impl Future for Short {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(mut future) = self.future.take() else { return Poll::Ready(()) };
+        let began = Instant::now();
+        let polled = future.as_mut().poll(context);
+        let now = Instant::now();
+        let taken = now.saturating_duration_since(began);
+        self.taken += taken;
+        self.workers.debt.lock().grow(now, taken);
+        if polled.is_ready() {
+            return Poll::Ready(());
+        }
+        if self.taken >= SHORT_RUN {
+            self.workers.submit(self.guest, move || future);
+            return Poll::Ready(());
+        }
+        self.future = Some(future);
+        Poll::Pending
+    }
+}
+
+/// What runs have taken of the thread where they began, less what is paid back.
+#[derive(Debug, Default)]
+struct Debt {
+    amount: Duration,
+    /// When it was that much; None before the first run.
+    since: Option<Instant>,
+}
+
+impl Debt {
+    fn at(&self, now: Instant) -> Duration {
+        let passed = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.amount.saturating_sub(passed / 2)
+    }
+
+    fn grow(&mut self, now: Instant, taken: Duration) {
+        *self = Self { amount: self.at(now).saturating_add(taken), since: Some(now) };
+    }
+}
+
 /// Counts a task for as long as it exists, even if it panics.
 struct Counted(Arc<AtomicUsize>);
 
@@ -174,6 +267,8 @@ struct Placement {
     places: BTreeMap<GuestId, usize>,
     /// Guests that had slow runs lately.
     pace: BTreeMap<GuestId, Pace>,
+    /// Guests that had a long run lately, and how many short ones are to come.
+    long: BTreeMap<GuestId, u8>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -210,7 +305,19 @@ impl Placement {
         self.places.remove(&guest);
     }
 
+    fn is_long(&self, guest: GuestId) -> bool {
+        self.long.contains_key(&guest)
+    }
+
     fn used(&mut self, guest: GuestId, cpu: Duration) -> bool {
+        if cpu >= SHORT_RUN {
+            self.long.insert(guest, SHORT_RUNS);
+        } else if let Some(left) = self.long.get_mut(&guest) {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                self.long.remove(&guest);
+            }
+        }
         let slow_run = cpu >= SLOW_RUN;
         let mut pace = self.pace.get(&guest).copied().unwrap_or_default();
         pace.against = if slow_run == pace.slow { 0 } else { pace.against.saturating_add(1) };
@@ -229,6 +336,7 @@ impl Placement {
     fn forget(&mut self, guest: GuestId) {
         self.places.remove(&guest);
         self.pace.remove(&guest);
+        self.long.remove(&guest);
     }
 }
 
@@ -248,7 +356,7 @@ mod tests {
         let (sender, receiver) = oneshot::channel();
         workers.submit(guest, move || {
             // Not Send: it must be made on the thread that runs it.
-            let name = Rc::new(thread::current().name().unwrap().to_owned());
+            let name = Rc::new(here());
             async move {
                 tokio::task::yield_now().await;
                 sender.send((*name).clone()).unwrap();
@@ -269,6 +377,75 @@ mod tests {
             assert_eq!(thread_of(&workers, one), thread);
             assert_eq!(thread_of(&workers, two), other);
         }
+    }
+
+    /// Begins a run that keeps its thread for so long, by a clock that stands still otherwise, and says where it ends.
+    fn begin(workers: &Arc<Workers>, guest: GuestId, keeps: Duration) -> oneshot::Receiver<String> {
+        let (sender, receiver) = oneshot::channel();
+        workers.begin(&Handle::current(), guest, async move {
+            // The worker's own clock does not stand still.
+            if !keeps.is_zero() && !here().starts_with("guests") {
+                // Hands the thread back at its end.
+                tokio::time::advance(keeps).await;
+            }
+            sender.send(here()).unwrap();
+        });
+        receiver
+    }
+
+    fn here() -> String {
+        thread::current().name().unwrap().to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_run_ends_where_it_began_and_a_longer_one_goes_on_on_a_worker() {
+        let workers = Arc::new(Workers::start("guests", 1).unwrap());
+        let [guest] = guests();
+        let nearly = SHORT_RUN.saturating_sub(Duration::from_millis(1));
+        assert_eq!(begin(&workers, guest, nearly).await.unwrap(), here());
+        assert_eq!(begin(&workers, guest, SHORT_RUN).await.unwrap(), "guests-0");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_long_run_a_guest_begins_on_its_worker_until_it_was_short_many_times() {
+        let workers = Arc::new(Workers::start("guests", 1).unwrap());
+        let [guest] = guests();
+        workers.used(guest, SHORT_RUN);
+        for _ in 0..SHORT_RUNS {
+            assert_eq!(begin(&workers, guest, Duration::ZERO).await.unwrap(), "guests-0");
+            workers.used(guest, Duration::ZERO);
+        }
+        assert_eq!(begin(&workers, guest, Duration::ZERO).await.unwrap(), here());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_goes_to_the_workers() {
+        let workers = Arc::new(Workers::start("guests", 1).unwrap());
+        let [guest] = guests();
+        let runs: Vec<_> = (0..=SHORT_AT_ONCE).map(|_| begin(&workers, guest, Duration::ZERO)).collect();
+        let mut elsewhere = Vec::new();
+        for run in runs {
+            elsewhere.push(run.await.unwrap() == "guests-0");
+        }
+        assert_eq!(elsewhere, [false, false, false, false, true]);
+        assert_eq!(begin(&workers, guest, Duration::ZERO).await.unwrap(), here(), "they have ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_of_the_thread_is_left_for_everything_else() {
+        let workers = Arc::new(Workers::start("guests", 1).unwrap());
+        let [guest] = guests();
+        let run = Duration::from_millis(1);
+        let (began, mut taken) = (Instant::now(), Duration::ZERO);
+        for _ in 0..1_000 {
+            if begin(&workers, guest, run).await.unwrap() == here() {
+                taken += run;
+            } else {
+                tokio::time::advance(run).await;
+            }
+        }
+        let half = began.elapsed() / 2;
+        assert!(taken.abs_diff(half) <= CREDIT + run, "{taken:?} of twice {half:?}");
     }
 
     #[test]
@@ -336,9 +513,10 @@ mod tests {
         placement.leave(one);
         assert_eq!(placement.place(four, &[1, 1, 1, 0]), 1);
         placement.used(one, SLOW_RUN);
+        assert!(placement.is_long(one));
         for guest in [one, two, three, four] {
             placement.forget(guest);
         }
-        assert!(placement.places.is_empty() && placement.pace.is_empty());
+        assert!(placement.places.is_empty() && placement.pace.is_empty() && placement.long.is_empty());
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     /// Repeats from quiet phases that each figure comes from
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     repeats: u16,
-    /// Repeats at most, while others disturb; default: twice --repeats, with --quick no more than --repeats
+    /// Repeats at most, while others disturb; default: one more than --repeats, with --quick no more than --repeats
     #[arg(long)]
     attempts: Option<u16>,
     /// Cores that others may use, in the mean, while a repeat that counts is timed
@@ -83,9 +83,9 @@ impl Arguments {
         };
         variant::ensure_some(&variants, &sizes, shape, heap_bytes)?;
         let (hops, settle_seconds, quiet_seconds, patience_seconds) =
-            if self.quick { (200, 1, 2, 2) } else { (2_000, 5, 20, 60) };
+            if self.quick { (200, 1, 2, 2) } else { (1_000, 3, 3, 60) };
         let repeats = usize::from(self.repeats);
-        let attempts = self.attempts.map_or(if self.quick { repeats } else { repeats * 2 }, usize::from);
+        let attempts = self.attempts.map_or(if self.quick { repeats } else { repeats.saturating_add(1) }, usize::from);
         Ok(Campaign {
             variants,
             shape,
@@ -117,8 +117,8 @@ impl Arguments {
     }
 }
 
-/// A lap of a single controller is one hop and a pause, so that thousands of hops would take minutes.
-const MOST_LAPS: usize = 500;
+/// A lap of a single controller is one hop and a pause, so that a thousand hops would take most of a minute.
+const MOST_LAPS: usize = 300;
 
 /// Less than a guest's memory is by default, of which its own needs take a part.
 const MOST_HEAP_MIB: u64 = 200;

@@ -11,6 +11,7 @@ use super::front_door::FrontDoorArgs;
 use super::{CacheArgs, NamespaceArgs};
 use crate::admin::{LogFormat, init_logging};
 use crate::app::{self, HibernationOptions, Options};
+use crate::graveyard::Graveyard;
 use wasm_operator_prediction_client::Client;
 
 #[derive(Debug, Args)]
@@ -82,10 +83,6 @@ fn listen(text: &str) -> Result<Listen, String> {
     })
 }
 
-/// Threads for everything but guests: waiting on sockets mostly, and now and then reading a long list. With two of them most
-/// events wake both, and each hop between controllers costs a tenth more CPU time.
-const HOST_THREADS: usize = 1;
-
 impl Run {
     pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
         let Self {
@@ -127,12 +124,12 @@ impl Run {
             front_door: front_door.options()?,
             prediction_service,
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(HOST_THREADS)
-            .thread_name("host")
-            .enable_all()
-            .build()?;
-        runtime.block_on(app::run(options))?;
+        // One thread for everything but long runs of guests: waiting on sockets mostly, and now and then reading a long list.
+        let graveyard = Graveyard::default();
+        let idle = graveyard.clone();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().on_thread_park(move || idle.clear()).build()?;
+        runtime.block_on(app::run(options, graveyard))?;
         Ok(ExitCode::SUCCESS)
     }
 }
