@@ -59,7 +59,7 @@ pub(crate) struct Options {
     pub(crate) host_namespace: Option<String>,
     /// The admin endpoint; None for none.
     pub(crate) admin_listen: Option<SocketAddr>,
-    /// Threads on which guests run.
+    /// Threads for long runs of guests, and for requests to them.
     pub(crate) threads: usize,
     /// A silent watch is dead after this time.
     pub(crate) watch_silence: Duration,

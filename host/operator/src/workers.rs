@@ -1,7 +1,7 @@
 //! The threads on which guests run.
 //!
 //! Each is a current-thread runtime: a guest's HTTP requests spawn small tasks, and on a work-stealing runtime each of
-//! these would wake an idle thread, which costs more than the request. A guest stays on one thread while it is awake. One
+//! these would wake an idle thread, which costs more than the request. A guest stays on one of them while it is awake. One
 //! further thread is for guests that keep using up their time slices: what shares a thread with them waits for a slice
 //! of theirs at every turn.
 //!

@@ -32,7 +32,7 @@ pub(super) struct Run {
     cache: CacheArgs,
     #[command(flatten)]
     namespace: NamespaceArgs,
-    /// Threads on which guests run [default: one per processor]
+    /// Threads for long runs of guests, and for requests to them [default: one per processor]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Seconds after which a silent watch is dead; the API server sends a bookmark every minute
