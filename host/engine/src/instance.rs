@@ -128,11 +128,10 @@ impl Instance {
     /// Sets all that a call may use to its beginning.
     fn begin(&self, call: Call, store: &mut Store<State>) -> Frame {
         let allowance = self.allowance(call);
-        let meter = Arc::clone(&store.data().meter);
-        meter.begin(allowance.cpu());
+        self.meter.begin(allowance.cpu());
         store.data_mut().hooks.begin_call();
         store.set_epoch_deadline(1);
-        Frame { engine: Arc::clone(&self.engine), meter, deadline: allowance.deadline() }
+        Frame { engine: Arc::clone(&self.engine), meter: Arc::clone(&self.meter), deadline: allowance.deadline() }
     }
 
     /// Keeps the instance after a call that returned, and explains one that did not.

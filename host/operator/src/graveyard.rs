@@ -23,15 +23,16 @@ impl Graveyard {
         let mut buried = self.0.lock();
         buried.extend(instances);
         let bytes: u64 = buried.iter().map(Instance::private_bytes).sum();
-        if buried.len() > MOST || bytes > MOST_BYTES {
-            let all = std::mem::take(&mut *buried);
-            drop(buried);
-            drop(all);
+        let is_full = buried.len() > MOST || bytes > MOST_BYTES;
+        drop(buried);
+        if is_full {
+            self.clear();
         }
     }
 
     /// Gives all of them back. For a thread that would wait otherwise.
     pub(crate) fn clear(&self) {
+        // The lock is not held while they are unmapped.
         let all = std::mem::take(&mut *self.0.lock());
         drop(all);
     }

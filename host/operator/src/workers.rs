@@ -265,17 +265,17 @@ fn start_worker(name: String) -> io::Result<Worker> {
 struct Placement {
     /// Guests that are awake.
     places: BTreeMap<GuestId, usize>,
-    /// Guests that had slow runs lately.
+    /// Guests that had long or slow runs lately.
     pace: BTreeMap<GuestId, Pace>,
-    /// Guests that had a long run lately, and how many short ones are to come.
-    long: BTreeMap<GuestId, u8>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Pace {
     slow: bool,
     /// Runs in a row that speak for the other side.
     against: u8,
+    /// Short runs that are to come since the last longer one.
+    short_runs_due: u8,
 }
 
 impl Placement {
@@ -306,29 +306,22 @@ impl Placement {
     }
 
     fn is_long(&self, guest: GuestId) -> bool {
-        self.long.contains_key(&guest)
+        self.pace.get(&guest).is_some_and(|pace| pace.short_runs_due > 0)
     }
 
     fn used(&mut self, guest: GuestId, cpu: Duration) -> bool {
-        if cpu >= SHORT_RUN {
-            self.long.insert(guest, SHORT_RUNS);
-        } else if let Some(left) = self.long.get_mut(&guest) {
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                self.long.remove(&guest);
-            }
-        }
         let slow_run = cpu >= SLOW_RUN;
         let mut pace = self.pace.get(&guest).copied().unwrap_or_default();
+        pace.short_runs_due = if cpu >= SHORT_RUN { SHORT_RUNS } else { pace.short_runs_due.saturating_sub(1) };
         pace.against = if slow_run == pace.slow { 0 } else { pace.against.saturating_add(1) };
         if pace.against >= SLOW_RUNS || (cpu >= VERY_SLOW_RUN && !pace.slow) {
-            pace = Pace { slow: slow_run, against: 0 };
+            pace = Pace { slow: slow_run, against: 0, ..pace };
             self.places.remove(&guest);
         }
-        if pace.slow || pace.against > 0 {
-            self.pace.insert(guest, pace);
-        } else {
+        if pace == Pace::default() {
             self.pace.remove(&guest);
+        } else {
+            self.pace.insert(guest, pace);
         }
         pace.slow
     }
@@ -336,7 +329,6 @@ impl Placement {
     fn forget(&mut self, guest: GuestId) {
         self.places.remove(&guest);
         self.pace.remove(&guest);
-        self.long.remove(&guest);
     }
 }
 
@@ -517,6 +509,6 @@ mod tests {
         for guest in [one, two, three, four] {
             placement.forget(guest);
         }
-        assert!(placement.places.is_empty() && placement.pace.is_empty() && placement.long.is_empty());
+        assert!(placement.places.is_empty() && placement.pace.is_empty());
     }
 }
