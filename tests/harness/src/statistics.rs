@@ -31,6 +31,12 @@ impl Latencies {
         sorted.get(rank).copied().unwrap_or_default()
     }
 
+    /// Samples that took longer than this.
+    #[must_use]
+    pub fn longer_than(&self, duration: Duration) -> usize {
+        self.0.iter().filter(|sample| **sample > duration).count()
+    }
+
     /// The middle sample.
     pub fn median(&self) -> Duration {
         self.percentile(50)

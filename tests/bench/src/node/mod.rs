@@ -11,6 +11,7 @@ mod stage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use harness::{Context as _, Result, target};
@@ -21,7 +22,7 @@ use crate::statistics::Spread;
 use crate::system::Machine;
 use crate::variant;
 use prepare::{Deployed, Memory};
-use repeat::{NotBorne, Plan, Repeat, repeat};
+use repeat::{Bounds, NotBorne, Plan, Repeat, repeat};
 use report::{Limits, Results, Row};
 use stage::Stage;
 
@@ -31,6 +32,10 @@ const INTERRUPTED: u8 = 130;
 const LIMITED: usize = 10;
 /// A limit is borne as long as the 95th percentile of a hop is not more than this many times what it is without.
 const MOST_SLOWDOWN: f64 = 2.0;
+/// The same for the start: programs whose pages are evicted as they are read may start for minutes.
+const MOST_SLOWDOWN_AT_START: f64 = 3.0;
+/// Ten controllers that do not pass a nonce on within this time do not have the memory for it.
+const LIMITED_LAP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Measures the same ring of controllers as Go pods, as Rust pods and as the guests of one wasm-operator pod, on a real node. Needs root.
 #[derive(Debug, Parser)]
@@ -77,7 +82,7 @@ async fn bench(arguments: &Arguments) -> Result<()> {
         node: stage.versions().await?,
         plan: Plan { hops: arguments.hops as usize, ..Plan::default() },
         rows: Vec::new(),
-        limits: None,
+        limits: Vec::new(),
     };
     // Written after each number of controllers: the whole takes an hour.
     for controllers in &arguments.n {
@@ -85,8 +90,12 @@ async fn bench(arguments: &Arguments) -> Result<()> {
         report::write(&results, &out)?;
     }
     if !arguments.no_limits {
-        results.limits = Some(limits(&stage, &results.plan).await?);
-        report::write(&results, &out)?;
+        for variant in Deployed::ALL {
+            let name = format!("the smallest limit of {} with {LIMITED}", variant.title());
+            let found = Progress::default().during(&name, limits_of(&stage, &results.plan, variant)).await;
+            results.limits.push(found.context(name)?);
+            report::write(&results, &out)?;
+        }
     }
     report::print(&results)?;
     Progress::default().line(&format!("\nThe results are in {}", out.display()));
@@ -99,37 +108,32 @@ async fn compare(stage: &Stage, plan: &Plan, controllers: usize, repeats: u16) -
     for round in 1..=repeats {
         for row in &mut rows {
             let name = format!("{} with {controllers}, repeat {round}", row.variant.title());
-            let done = repeat(stage, plan, row.variant, controllers, Memory::AsDeployed);
+            let done = repeat(stage, plan, row.variant, controllers, Memory::AsDeployed, Bounds::default());
             row.repeats.push(Progress::default().during(&name, done).await.with_context(|| name.clone())?);
         }
     }
     Ok(rows.into())
 }
 
-async fn limits(stage: &Stage, plan: &Plan) -> Result<Vec<Limits>> {
-    let mut all = Vec::new();
-    for variant in Deployed::ALL {
-        let name = format!("the smallest limit of {} with {LIMITED}", variant.title());
-        let found = Progress::default().during(&name, limits_of(stage, plan, variant)).await;
-        all.push(found.with_context(|| name.clone())?);
-    }
-    Ok(all)
-}
-
 async fn limits_of(stage: &Stage, plan: &Plan, variant: Deployed) -> Result<Limits> {
     let mut free = Vec::new();
     for _ in 0..plan.limit_repeats {
-        free.push(repeat(stage, plan, variant, LIMITED, Memory::Unlimited).await?);
+        free.push(repeat(stage, plan, variant, LIMITED, Memory::Unlimited, Bounds::default()).await?);
     }
     let median = |figure: fn(&Repeat) -> f64| Spread::of(free.iter().map(figure)).map_or(0.0, |spread| spread.median);
     let (p95, peak) = (median(|repeat| repeat.hop_p95), median(|repeat| repeat.peak));
+    let bounds = Bounds {
+        start: Duration::from_secs_f64(MOST_SLOWDOWN_AT_START * median(|repeat| repeat.start_seconds)),
+        lap: LIMITED_LAP_PATIENCE,
+        hop_p95: Some(Duration::from_secs_f64(MOST_SLOWDOWN * p95 / 1e3)),
+    };
     let pods = variant.pods(LIMITED);
     // What a pod took at most without a limit is enough for certain.
     let enough = (peak / pods as f64).ceil() as u64 + 1;
     let mut with = None;
     let smallest = limit::smallest(enough, async |mebibytes| {
-        match repeat(stage, plan, variant, LIMITED, Memory::Limit(mebibytes)).await {
-            Ok(repeat) if repeat.restarts == 0 && repeat.hop_p95 <= MOST_SLOWDOWN * p95 => {
+        match repeat(stage, plan, variant, LIMITED, Memory::Limit(mebibytes), bounds).await {
+            Ok(repeat) if repeat.restarts == 0 => {
                 with = Some(repeat);
                 Ok(true)
             }

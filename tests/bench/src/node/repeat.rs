@@ -16,12 +16,6 @@ use crate::system::Others;
 
 /// Between two laps, so that what a lap leaves behind is not part of the next.
 const LAP_PAUSE: Duration = Duration::from_millis(20);
-/// A lap of a hundred controllers takes less than a second where there is memory.
-const LAP_PATIENCE: Duration = Duration::from_secs(60);
-/// A hundred pods take a minute or two to start.
-const START_PATIENCE: Duration = Duration::from_secs(600);
-/// Ten pods that have not passed a nonce on by then do not have the memory for it.
-const LIMITED_START_PATIENCE: Duration = Duration::from_secs(90);
 /// How often memory is looked at under load.
 const LOAD_SAMPLES: usize = 3;
 
@@ -45,6 +39,31 @@ pub(crate) struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         Self { hops: 500, settle_seconds: 10, limit_repeats: 3 }
+    }
+}
+
+/// What the pods are given up for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// From the first pod's creation to the end of the first lap.
+    pub(crate) start: Duration,
+    /// A lap.
+    pub(crate) lap: Duration,
+    /// The 95th percentile of a hop.
+    pub(crate) hop_p95: Option<Duration>,
+}
+
+impl Default for Bounds {
+    /// A hundred pods take a minute or two to start, and less than a second for a lap where there is memory.
+    fn default() -> Self {
+        Self { start: Duration::from_secs(600), lap: Duration::from_secs(60), hop_p95: None }
+    }
+}
+
+impl Bounds {
+    /// Whether so many hops were too slow that no others can make up for them.
+    fn are_passed(&self, latencies: &Latencies, hops: usize) -> bool {
+        self.hop_p95.is_some_and(|most| latencies.longer_than(most) > hops - (hops * 95).div_ceil(100))
     }
 }
 
@@ -79,6 +98,7 @@ pub(crate) async fn repeat(
     variant: Deployed,
     controllers: usize,
     memory: Memory,
+    bounds: Bounds,
 ) -> Result<Repeat> {
     let course = stage.course(controllers).await?;
     make_kept_cache()?;
@@ -89,11 +109,10 @@ pub(crate) async fn repeat(
     let nonce = stage.send(&course).await?;
     let start = Instant::now();
     let pods = Pods::create(stage, prepared).await?;
-    let patience = if matches!(memory, Memory::Limit(_)) { LIMITED_START_PATIENCE } else { START_PATIENCE };
     let measured = async {
-        lap(&mut eye, nonce, &course, patience).await?;
+        lap(&mut eye, nonce, &course, bounds.start).await?;
         let started = start.elapsed();
-        measure(stage, plan, &course, &mut eye, &before, started).await
+        measure(stage, plan, &course, &mut eye, &before, started, bounds).await
     };
     let measured = tokio::select! {
         measured = measured => measured,
@@ -111,16 +130,21 @@ async fn measure(
     eye: &mut Eye,
     before: &Used,
     started: Duration,
+    bounds: Bounds,
 ) -> Result<Repeat> {
     sleep(Duration::from_secs(plan.settle_seconds)).await;
     let idle = Used::now()?.since(before);
     let measured: Vec<u32> = stage.pids()?.into_iter().chain(cgroups::processes()?).collect();
     let others = Others::than(&measured)?;
     let mut latencies = Latencies::default();
-    for _ in 0..plan.hops.div_ceil(course.hops()) {
+    let laps = plan.hops.div_ceil(course.hops());
+    for _ in 0..laps {
         let nonce = stage.send(course).await?;
-        let arrivals = lap(eye, nonce, course, LAP_PATIENCE).await?;
+        let arrivals = lap(eye, nonce, course, bounds.lap).await?;
         course.latencies(&arrivals).for_each(|hop| latencies.add(hop));
+        if bounds.are_passed(&latencies, laps * course.hops()) {
+            return Err(NotBorne("hops take too long".to_owned()).into());
+        }
         sleep(LAP_PAUSE).await;
     }
     let others_cores = others.cores()?;
@@ -129,7 +153,7 @@ async fn measure(
         let nonce = stage.send(course).await?;
         let now = Used::now()?.since(before);
         load = if now.sum() > load.sum() { now } else { load };
-        lap(eye, nonce, course, LAP_PATIENCE).await?;
+        lap(eye, nonce, course, bounds.lap).await?;
     }
     let milliseconds = |percent| latencies.percentile(percent).as_secs_f64() * 1e3;
     Ok(Repeat {
@@ -156,4 +180,27 @@ fn drop_file_pages() -> Result<()> {
     rustix::fs::sync();
     std::fs::write("/proc/sys/vm/drop_caches", "1\n")
         .context("cannot drop file pages; the benchmark of the node needs root")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn latencies(milliseconds: impl IntoIterator<Item = u64>) -> Latencies {
+        let mut latencies = Latencies::default();
+        milliseconds.into_iter().for_each(|hop| latencies.add(Duration::from_millis(hop)));
+        latencies
+    }
+
+    #[test]
+    fn slow_hops_are_given_up_as_soon_as_their_percentile_is_certain() {
+        let bounds = Bounds { hop_p95: Some(Duration::from_millis(10)), ..Bounds::default() };
+        for slow in 0..=100 {
+            let all = latencies((0..100).map(|hop| if hop < slow { 11 } else { 10 }));
+            let is_slow = all.percentile(95) > Duration::from_millis(10);
+            assert_eq!(bounds.are_passed(&all, 100), is_slow, "{slow}");
+            assert_eq!(bounds.are_passed(&latencies((0..slow).map(|_| 11)), 100), is_slow, "{slow}");
+        }
+        assert!(!Bounds::default().are_passed(&latencies([60_000; 100]), 100));
+    }
 }
