@@ -28,10 +28,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// musl's takes more memory and more time for what each wake of a guest allocates and gives back.
-#[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
-
 fn main() -> ExitCode {
     cli::Cli::parse().execute()
 }
