@@ -8,20 +8,18 @@ use wasm_operator_devel::Progress;
 
 use crate::contestant::Contestant;
 use crate::repeat::{Procedure, Repeat, measure};
-use crate::stage::{Shape, Stage};
+use crate::stage::Stage;
 use crate::statistics::{Selection, quiet, select};
 use crate::system::MemoryGroup;
-use crate::variant::Variant;
+use crate::variant::{Setting, Variant};
 
 /// What is to be measured.
 #[derive(Debug, Clone)]
 pub(crate) struct Campaign {
     /// In the order of the results.
     pub(crate) variants: Vec<Variant>,
-    /// Who watches whom.
-    pub(crate) shape: Shape,
-    /// What each controller's heap holds besides, in bytes.
-    pub(crate) heap_bytes: u64,
+    /// What all controllers are given.
+    pub(crate) setting: Setting,
     /// Numbers of controllers.
     pub(crate) sizes: Vec<usize>,
     /// How each repeat is done.
@@ -113,7 +111,9 @@ impl Campaign {
 
     async fn once(&self, stage: &Stage, variant: Variant, controllers: usize) -> Result<Repeat> {
         let context = || format!("`{}` with {controllers} controllers", variant.id);
-        let course = stage.course(self.shape, controllers).await.with_context(context)?.with_heap(self.heap_bytes);
+        let Setting { shape, heap_bytes, objects } = self.setting;
+        let course = stage.course(shape, controllers).await.with_context(context)?.with_heap(heap_bytes);
+        stage.add_still_objects(&course, objects.saturating_sub(1)).await.with_context(context)?;
         // Each repeat has a group of its own: file pages stay charged to the group that read them first.
         let group = MemoryGroup::create().ok();
         let launcher = group.as_ref().map(MemoryGroup::launcher).unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::campaign::{Campaign, Rules};
 use crate::repeat::Procedure;
 use crate::stage::Shape;
 use crate::traces::Replay;
-use crate::variant::{self, Variant};
+use crate::variant::{self, Setting, Variant};
 
 /// Measures the same ring of controllers as Go, as native Rust and as guests of wasm-operator, on one control plane.
 #[derive(Debug, Parser)]
@@ -47,6 +47,12 @@ pub(crate) struct Arguments {
     /// Gives each controller this much heap to hold, in MiB; only guests and the native program have such a setting
     #[arg(long, value_name = "MIB", default_value_t = 0, conflicts_with = "traces", value_parser = clap::value_parser!(u64).range(..=MOST_HEAP_MIB))]
     heap_mib: u64,
+    /// Objects in each namespace; all but the one that travels never change
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["star", "traces"], value_parser = clap::value_parser!(u16).range(1..))]
+    objects: u16,
+    /// Reads what hibernated guests have on disk into the page cache before each lap, from which they are evicted otherwise
+    #[arg(long, conflicts_with = "traces")]
+    warm_page_cache: bool,
     /// Replays traces of events to guests whose wake is dear, instead of running the ring
     #[arg(long)]
     traces: bool,
@@ -67,11 +73,13 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// What is to be measured.
     pub(crate) fn campaign(&self) -> Result<Campaign> {
-        let shape = if self.star { Shape::Star } else { Shape::Ring };
-        let heap_bytes = self.heap_mib << 20;
-        let runs = |variant: &Variant| {
-            variant.runs_in(shape) && variant.runs_with_heap(heap_bytes) && (!self.quick || variant.is_in_quick_run())
+        let setting = Setting {
+            shape: if self.star { Shape::Star } else { Shape::Ring },
+            heap_bytes: self.heap_mib << 20,
+            objects: self.objects.into(),
         };
+        let runs =
+            |variant: &Variant| variant.obstacle(&setting).is_none() && (!self.quick || variant.is_in_quick_run());
         let variants = match self.variants.as_slice() {
             [] => variant::ALL.into_iter().filter(runs).collect(),
             chosen => chosen.to_vec(),
@@ -81,21 +89,21 @@ impl Arguments {
             (true, true) => vec![10],
             (true, false) => vec![1, 10, 50, 100, 500, 1_000],
         };
-        variant::ensure_some(&variants, &sizes, shape, heap_bytes)?;
+        variant::ensure_some(&variants, &sizes, &setting)?;
         let (hops, settle_seconds, quiet_seconds, patience_seconds) =
             if self.quick { (200, 1, 2, 2) } else { (1_000, 3, 3, 60) };
         let repeats = usize::from(self.repeats);
         let attempts = self.attempts.map_or(if self.quick { repeats } else { repeats.saturating_add(1) }, usize::from);
         Ok(Campaign {
             variants,
-            shape,
-            heap_bytes,
+            setting,
             sizes,
             procedure: Procedure {
                 hops: self.hops.map_or(hops, |hops| hops as usize),
                 most_laps: MOST_LAPS,
                 settle_seconds,
                 quiet_seconds: self.quiet_seconds.unwrap_or(quiet_seconds),
+                warm_page_cache: self.warm_page_cache,
             },
             rules: Rules { repeats, attempts: attempts.max(repeats), others_cores: self.others, patience_seconds },
         })
@@ -161,7 +169,7 @@ mod tests {
     #[test]
     fn a_star_leaves_out_what_knows_only_the_ring() {
         let star = campaign(&["--star"]).unwrap();
-        assert_eq!((star.shape, star.variants.len()), (Shape::Star, variant::ALL.len() - 3));
+        assert_eq!((star.setting.shape, star.variants.len()), (Shape::Star, variant::ALL.len() - 3));
     }
 
     #[test]
@@ -180,6 +188,8 @@ mod tests {
             &["--n", "0"],
             &["--star", "--variants", "asleep,floor"],
             &["--star", "--traces"],
+            &["--star", "--objects", "20"],
+            &["--objects", "0"],
             &["--repeats", "0"],
             &["--hops", "0"],
             &["--variants", "go-each", "--n", "1000"],

@@ -11,7 +11,7 @@ use crate::apiserver::Requests;
 use crate::contestant::{Contestant, Running};
 use crate::lap::Eye;
 use crate::stage::{Course, Stage};
-use crate::system::{CpuTimes, Memory, MemoryGroup, Others, memory_of};
+use crate::system::{CpuTimes, Memory, MemoryGroup, Others, memory_of, warm_page_cache};
 use crate::variant::Variant;
 
 /// Between two laps, so that what a lap leaves behind (the event of the last write, an instance to drop) is not part of the next.
@@ -39,6 +39,8 @@ pub(crate) struct Procedure {
     pub(crate) settle_seconds: u64,
     /// Seconds without any change, after the load.
     pub(crate) quiet_seconds: u64,
+    /// Whether what hibernated guests have on disk is read into the page cache before each lap.
+    pub(crate) warm_page_cache: bool,
 }
 
 impl Procedure {
@@ -185,7 +187,7 @@ impl Driver<'_> {
         let measured: Vec<u32> = control_plane.iter().chain(&pids).copied().collect();
         let others = Others::than(&measured)?;
         let (cpu, control_plane_cpu) = (CpuTimes::of(&pids)?, CpuTimes::of(&control_plane)?);
-        let latencies = self.laps(eye, laps).await?;
+        let latencies = self.laps(eye, laps, procedure.warm_page_cache.then_some(&*pids)).await?;
         let cpu = CpuTimes::of(&pids)?.since(&cpu);
         let control_plane_cpu = CpuTimes::of(&control_plane)?.since(&control_plane_cpu);
         let others_cores = others.cores()?;
@@ -224,9 +226,12 @@ impl Driver<'_> {
         })
     }
 
-    async fn laps(&self, eye: &mut Eye, laps: usize) -> Result<Latencies> {
+    async fn laps(&self, eye: &mut Eye, laps: usize, warmed: Option<&[u32]>) -> Result<Latencies> {
         let mut latencies = Latencies::default();
         for _ in 0..laps {
+            if let Some(pids) = warmed {
+                warm_page_cache(pids)?;
+            }
             let nonce = self.stage.send(self.course).await?;
             let arrivals = eye.lap(nonce, &self.course.namespaces, LAP_PATIENCE).await?;
             self.course.latencies(&arrivals).for_each(|hop| latencies.add(hop));

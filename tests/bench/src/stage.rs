@@ -154,6 +154,17 @@ impl Stage {
         Ok(course)
     }
 
+    /// Gives each namespace of a ring so many objects besides the one that travels. They never change.
+    pub(crate) async fn add_still_objects(&self, course: &Course, each: usize) -> Result<()> {
+        let next = course.namespaces.iter().cycle().skip(1);
+        for (namespace, next) in course.namespaces.iter().zip(next) {
+            for index in 0..each {
+                ring::write_still(&self.space, namespace, next, &format!("still-{index}")).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Opens the driver's watch.
     pub(crate) async fn watch(&self) -> Result<Eye> {
         Eye::open(self.objects()).await

@@ -1,9 +1,22 @@
 //! What is compared.
 
 use harness::{Result, bail};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::stage::Shape;
+
+/// What all controllers of a run are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Setting {
+    /// Who watches whom.
+    pub(crate) shape: Shape,
+    /// What each controller's heap holds besides, in bytes.
+    pub(crate) heap_bytes: u64,
+    /// Objects in each namespace, of which one travels.
+    pub(crate) objects: usize,
+}
 
 /// Controllers per process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,14 +156,18 @@ impl Variant {
         self.is_ours() || controllers <= PEERS_MOST
     }
 
-    /// Whether each of its controllers is told what to watch and where to write. One process for all knows only the ring.
-    pub(crate) fn runs_in(self, shape: Shape) -> bool {
-        shape == Shape::Ring || !matches!(self.kind, Kind::Go(Form::Shared) | Kind::KubeRs(Form::Shared) | Kind::Floor)
-    }
-
-    /// Whether its controllers can be told to hold so many bytes.
-    pub(crate) fn runs_with_heap(self, bytes: u64) -> bool {
-        bytes == 0 || self.is_ours() || self.kind == Kind::NativeProgram
+    /// Why it cannot be measured in this setting, if it cannot.
+    pub(crate) fn obstacle(self, setting: &Setting) -> Option<&'static str> {
+        let for_all = matches!(self.kind, Kind::Go(Form::Shared) | Kind::KubeRs(Form::Shared) | Kind::Floor);
+        if setting.shape == Shape::Star && for_all {
+            Some("is one process that knows only the ring; leave it out with --star")
+        } else if setting.heap_bytes > 0 && !self.is_ours() && self.kind != Kind::NativeProgram {
+            Some("cannot be told to hold a heap; leave it out with --heap-mib")
+        } else if setting.objects > 1 && self.kind == Kind::Floor {
+            Some("knows one object in each namespace; leave it out with --objects")
+        } else {
+            None
+        }
     }
 }
 
@@ -169,12 +186,11 @@ pub(crate) fn controllers(text: &str) -> Result<usize, String> {
 const MOST_CONTROLLERS: usize = 2_000;
 
 /// Fails when a list names nothing to do, or what cannot be done.
-pub(crate) fn ensure_some(variants: &[Variant], sizes: &[usize], shape: Shape, heap_bytes: u64) -> Result<()> {
-    if let Some(variant) = variants.iter().find(|variant| !variant.runs_with_heap(heap_bytes)) {
-        bail!("`{}` cannot be told to hold a heap; leave it out with --heap-mib", variant.id);
-    }
-    if let Some(variant) = variants.iter().find(|variant| !variant.runs_in(shape)) {
-        bail!("`{}` is one process that knows only the ring; leave it out with --star", variant.id);
+pub(crate) fn ensure_some(variants: &[Variant], sizes: &[usize], setting: &Setting) -> Result<()> {
+    for variant in variants {
+        if let Some(obstacle) = variant.obstacle(setting) {
+            bail!("`{}` {obstacle}", variant.id);
+        }
     }
     if !sizes.iter().any(|size| variants.iter().any(|variant| variant.runs_with(*size))) {
         bail!("nothing to measure: beyond {PEERS_MOST} controllers only variants of wasm-operator are run");
@@ -185,6 +201,8 @@ pub(crate) fn ensure_some(variants: &[Variant], sizes: &[usize], shape: Shape, h
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PLAIN: Setting = Setting { shape: Shape::Ring, heap_bytes: 0, objects: 1 };
 
     #[test]
     fn ids_are_unique_and_found() {
@@ -199,15 +217,25 @@ mod tests {
         let go = Variant::parse("go-each").unwrap();
         assert!(go.runs_with(100) && !go.runs_with(500));
         assert!(Variant::parse("asleep").unwrap().runs_with(1_000));
-        assert!(ensure_some(&[go], &[500], Shape::Ring, 0).is_err());
-        assert!(ensure_some(&[go], &[500, 10], Shape::Star, 0).is_ok());
+        assert!(ensure_some(&[go], &[500], &PLAIN).is_err());
+        assert!(ensure_some(&[go], &[500, 10], &PLAIN).is_ok());
     }
 
     #[test]
-    fn only_who_can_be_told_so_holds_a_heap() {
-        let [go, native, guest] = ["go-each", "program-native", "asleep"].map(|id| Variant::parse(id).unwrap());
-        assert!(ensure_some(&[native, guest], &[10], Shape::Ring, 1 << 20).is_ok());
-        assert!(ensure_some(&[native, go], &[10], Shape::Ring, 1 << 20).unwrap_err().to_string().contains("go-each"));
+    fn a_variant_that_a_setting_does_not_suit_is_named() {
+        let [go, native, guest, floor] =
+            ["go-each", "program-native", "asleep", "floor"].map(|id| Variant::parse(id).unwrap());
+        let refused =
+            |variants: &[Variant], setting| ensure_some(variants, &[10], &setting).err().map(|e| e.to_string());
+        let heap = Setting { heap_bytes: 1 << 20, ..PLAIN };
+        assert_eq!(refused(&[native, guest], heap), None);
+        assert!(refused(&[native, go], heap).unwrap().contains("`go-each` cannot be told to hold a heap"));
+        let star = Setting { shape: Shape::Star, ..PLAIN };
+        assert_eq!(refused(&[go, native, guest], star), None);
+        assert!(refused(&[guest, floor], star).unwrap().contains("`floor` is one process"));
+        let objects = Setting { objects: 20, ..PLAIN };
+        assert_eq!(refused(&[go, native, guest], objects), None);
+        assert!(refused(&[guest, floor], objects).unwrap().contains("`floor` knows one object"));
     }
 
     #[test]

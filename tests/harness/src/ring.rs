@@ -20,6 +20,8 @@ pub const GROUP: &str = "ring.wasm-operator.dev";
 pub const RESOURCE: &str = "testresources";
 /// The object's name in each namespace.
 const NAME: &str = "ring";
+/// The annotation in which a guest passes on where a lap began.
+const ORIGIN: &str = "ring.wasm-operator.dev/origin";
 
 /// A ring of guests in namespaces of a test.
 pub struct Ring<'a> {
@@ -154,6 +156,17 @@ pub async fn write(space: &Space, namespace: &str, nonce: i64) -> Result<()> {
         "spec": { "nonce": nonce, "updatedAt": jiff::Timestamp::now().to_string() },
     });
     objects(space, namespace).patch(NAME, &PatchParams::apply("e2e").force(), &Patch::Apply(&object)).await?;
+    Ok(())
+}
+
+/// Writes an object that stays where it is: its lap ends with the guest that watches this namespace and writes to `next`.
+pub async fn write_still(space: &Space, namespace: &str, next: &str, name: &str) -> Result<()> {
+    let object = json!({
+        "apiVersion": format!("{GROUP}/v1"), "kind": "TestResource",
+        "metadata": { "name": name, "annotations": { ORIGIN: format!("{next}/0") } },
+        "spec": { "nonce": 0, "updatedAt": jiff::Timestamp::now().to_string() },
+    });
+    objects(space, namespace).patch(name, &PatchParams::apply("e2e").force(), &Patch::Apply(&object)).await?;
     Ok(())
 }
 

@@ -12,9 +12,9 @@ use serde::Serialize;
 
 use crate::campaign::{Campaign, Measured, Rules};
 use crate::repeat::{Procedure, Repeat};
-use crate::stage::Shape;
 use crate::statistics::Spread;
 use crate::system::{Machine, Memory};
+use crate::variant::Setting;
 use knobs::Knob;
 
 /// How the components of the `-distinct` variants were made distinct.
@@ -29,8 +29,8 @@ pub(crate) struct Results {
     started: String,
     machine: Machine,
     kubernetes: String,
-    shape: Shape,
-    heap_bytes: u64,
+    #[serde(flatten)]
+    setting: Setting,
     procedure: Procedure,
     rules: Rules,
     /// Why there are no figures of a cgroup, if there are none.
@@ -111,8 +111,7 @@ impl Results {
             knobs: knobs::all(machine.cores),
             machine: machine.clone(),
             kubernetes: kubernetes.to_owned(),
-            shape: campaign.shape,
-            heap_bytes: campaign.heap_bytes,
+            setting: campaign.setting,
             procedure: campaign.procedure,
             rules: campaign.rules,
             no_cgroup: no_cgroup.map(str::to_owned),

@@ -53,18 +53,28 @@ fn header(text: &mut String, results: &Results) {
         "Rss counts what processes share in each of them (as separate images would), Pss divides it, anonymous is what no file backs. \
          Start: from the first process until a nonce that was written before has been round once."
     );
-    if results.shape == Shape::Star {
+    if results.setting.shape == Shape::Star {
         let _ = writeln!(
             text,
             "\nAll controllers watch the same object and write into namespaces of their own: one event wakes all of them at once. Hop: \
              from the driver's event of that object to its event of a controller's write."
         );
     }
-    if results.heap_bytes > 0 {
+    if results.setting.heap_bytes > 0 {
         let _ = writeln!(
             text,
             "\nEach controller's heap holds {} MiB besides, all of it written to at its start.",
-            results.heap_bytes >> 20
+            results.setting.heap_bytes >> 20
+        );
+    }
+    if procedure.warm_page_cache {
+        let _ = writeln!(text, "\nBefore each lap what hibernated guests have on disk is read into the page cache.");
+    }
+    if results.setting.objects > 1 {
+        let _ = writeln!(
+            text,
+            "\nEach namespace has {} objects, of which one travels; the others never change.",
+            results.setting.objects
         );
     }
     if let Some(why) = &results.no_cgroup {

@@ -6,4 +6,4 @@ mod process;
 
 pub(crate) use cgroup::MemoryGroup;
 pub(crate) use machine::{Machine, Others};
-pub(crate) use process::{CpuTimes, Memory, memory_of};
+pub(crate) use process::{CpuTimes, Memory, memory_of, warm_page_cache};

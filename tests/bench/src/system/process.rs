@@ -1,6 +1,8 @@
 //! Memory and CPU time of processes.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -47,6 +49,28 @@ pub(crate) fn memory_of(pids: &[u32]) -> Result<Memory> {
         sum.anonymous += memory.anonymous as f64 / KIBIBYTES;
     }
     Ok(sum)
+}
+
+/// Reads the files without a name that these processes have open, so that they are in the page cache: in the host, what hibernated
+/// guests have on disk. Returns how many bytes the disk has of them.
+pub(crate) fn warm_page_cache(pids: &[u32]) -> Result<u64> {
+    /// The unit of `st_blocks`.
+    const BLOCK_BYTES: u64 = 512;
+    let mut bytes = 0;
+    for pid in pids {
+        let directory = format!("/proc/{pid}/fd");
+        let descriptors = std::fs::read_dir(&directory).with_context(|| format!("process {pid} is gone"))?;
+        for path in descriptors.flatten().map(|descriptor| descriptor.path()) {
+            // A descriptor may be closed while we look.
+            let Ok(metadata) = std::fs::metadata(&path) else { continue };
+            if metadata.is_file() && metadata.nlink() == 0 {
+                let mut file = File::open(&path).with_context(|| format!("cannot open `{}`", path.display()))?;
+                std::io::copy(&mut file, &mut std::io::sink())?;
+                bytes += metadata.blocks() * BLOCK_BYTES;
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 /// CPU time of each thread of some processes, in nanoseconds.
@@ -107,6 +131,20 @@ mod tests {
         let nobody = u32::MAX;
         assert!(memory_of(&[nobody]).is_err());
         assert!(CpuTimes::of(&[nobody]).is_err());
+    }
+
+    #[test]
+    fn files_without_a_name_are_read_and_others_are_not() {
+        let pid = std::process::id();
+        let named = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(named.path(), vec![1; 8 << 20]).unwrap();
+        let before = warm_page_cache(&[pid]).unwrap();
+        let mut unlinked = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut unlinked, &vec![1; 1 << 20]).unwrap();
+        unlinked.sync_all().unwrap();
+        let read = warm_page_cache(&[pid]).unwrap() - before;
+        assert!((1 << 20..2 << 20).contains(&read), "{read}");
+        assert!(warm_page_cache(&[u32::MAX]).is_err());
     }
 
     #[test]
