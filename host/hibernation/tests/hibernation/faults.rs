@@ -144,22 +144,28 @@ fn a_disk_fails(disk: &Path, open: impl FnOnce() -> Hibernation) {
 }
 
 #[test]
-fn a_write_that_ends_half_way_leaves_the_guest_awake() {
-    in_a_process("faults::a_write_that_ends_half_way_leaves_the_guest_awake", || {
+fn a_file_that_cannot_grow_or_is_written_half_way_leaves_the_guest_awake() {
+    in_a_process("faults::a_file_that_cannot_grow_or_is_written_half_way_leaves_the_guest_awake", || {
         ignore_the_signal_of_large_files();
         let directory = directory();
         let mut guest = guest(&Kind::new(), &open(&directory).memories());
-        let too_large = |error: &HibernateError| matches!(error, HibernateError::Io { source, .. } if source.kind() == std::io::ErrorKind::FileTooLarge);
         let limit = |bytes| setrlimit(Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
-        limit(Some(1 << 20));
-        fails_whole(&mut guest, too_large);
-        limit(None);
-        sleeps(&mut guest);
-        guest.ask(Event::Grow { pages: 5 });
-        limit(Some(1 << 20));
-        fails_whole(&mut guest, too_large);
-        limit(None);
-        sleeps(&mut guest);
+        let mut fails_to = |change: Option<Event>, operation| {
+            if let Some(change) = change {
+                guest.ask(change);
+            }
+            limit(Some(1 << 20));
+            fails_whole(&mut guest, |error| {
+                matches!(error, HibernateError::Io { operation: failed, source }
+                    if *failed == operation && source.kind() == std::io::ErrorKind::FileTooLarge)
+            });
+            limit(None);
+            sleeps(&mut guest);
+        };
+        fails_to(None, "extend");
+        fails_to(Some(Event::Grow { pages: GROWN }), "extend");
+        // The file is long enough now: only its first MiB can be written.
+        fails_to(Some(Event::Fill { value: 6 }), "write");
     });
 }
 
