@@ -111,9 +111,7 @@ impl Campaign {
 
     async fn once(&self, stage: &Stage, variant: Variant, controllers: usize) -> Result<Repeat> {
         let context = || format!("`{}` with {controllers} controllers", variant.id);
-        let Setting { shape, heap_bytes, objects } = self.setting;
-        let course = stage.course(shape, controllers).await.with_context(context)?.with_heap(heap_bytes);
-        stage.add_still_objects(&course, objects.saturating_sub(1)).await.with_context(context)?;
+        let course = stage.course(&self.setting, controllers).await.with_context(context)?;
         // Each repeat has a group of its own: file pages stay charged to the group that read them first.
         let group = MemoryGroup::create().ok();
         let launcher = group.as_ref().map(MemoryGroup::launcher).unwrap_or_default();

@@ -14,6 +14,7 @@ use wasm_operator_devel::Options;
 
 use crate::lap::Eye;
 use crate::system::Others;
+use crate::variant::Setting;
 
 /// Writes before the first measurement.
 const WARM_UP_WRITES: usize = 300;
@@ -63,11 +64,6 @@ impl Course {
         Self { shape, prefix, controllers, namespaces, heap_bytes: 0 }
     }
 
-    /// The same with so many bytes in each controller's heap.
-    pub(crate) fn with_heap(self, heap_bytes: u64) -> Self {
-        Self { heap_bytes, ..self }
-    }
-
     /// Each controller's namespaces: the one it watches and the one it writes to.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         let watched = |index: usize| match self.shape {
@@ -114,7 +110,7 @@ impl Stage {
 
     /// A server that has just started answers the first requests more slowly, which the first variant would pay for.
     async fn warm_up(&self) -> Result<()> {
-        let course = self.course(Shape::Ring, 1).await?;
+        let course = self.course(&Setting::default(), 1).await?;
         for _ in 0..WARM_UP_WRITES {
             self.send(&course).await?;
         }
@@ -141,9 +137,10 @@ impl Stage {
         Ok(self.client().apiserver_version().await?.git_version)
     }
 
-    /// Makes the namespaces, if need be, and removes what an earlier variant left in any.
-    pub(crate) async fn course(&self, shape: Shape, controllers: usize) -> Result<Course> {
-        let course = Course::new(shape, self.space.name_of("ring-"), controllers);
+    /// Makes the namespaces, if need be, and removes what an earlier variant left in any. Each gets the setting's objects but
+    /// the one that travels.
+    pub(crate) async fn course(&self, setting: &Setting, controllers: usize) -> Result<Course> {
+        let course = Course::new(setting.shape, self.space.name_of("ring-"), controllers);
         for index in 0..course.namespaces.len() {
             self.space.namespace(&format!("ring-{index}")).await?;
         }
@@ -151,18 +148,13 @@ impl Stage {
             let namespace = object.namespace().context("an object without a namespace")?;
             objects(&self.space, &namespace).delete(&object.name_any(), &DeleteParams::default()).await?;
         }
-        Ok(course)
-    }
-
-    /// Gives each namespace of a ring so many objects besides the one that travels. They never change.
-    pub(crate) async fn add_still_objects(&self, course: &Course, each: usize) -> Result<()> {
         let next = course.namespaces.iter().cycle().skip(1);
         for (namespace, next) in course.namespaces.iter().zip(next) {
-            for index in 0..each {
+            for index in 1..setting.objects {
                 ring::write_still(&self.space, namespace, next, &format!("still-{index}")).await?;
             }
         }
-        Ok(())
+        Ok(Course { heap_bytes: setting.heap_bytes, ..course })
     }
 
     /// Opens the driver's watch.

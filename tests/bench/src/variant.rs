@@ -18,6 +18,13 @@ pub(crate) struct Setting {
     pub(crate) objects: usize,
 }
 
+impl Default for Setting {
+    /// A ring with nothing but what travels.
+    fn default() -> Self {
+        Self { shape: Shape::Ring, heap_bytes: 0, objects: 1 }
+    }
+}
+
 /// Controllers per process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -202,8 +209,6 @@ pub(crate) fn ensure_some(variants: &[Variant], sizes: &[usize], setting: &Setti
 mod tests {
     use super::*;
 
-    const PLAIN: Setting = Setting { shape: Shape::Ring, heap_bytes: 0, objects: 1 };
-
     #[test]
     fn ids_are_unique_and_found() {
         for variant in ALL {
@@ -217,8 +222,8 @@ mod tests {
         let go = Variant::parse("go-each").unwrap();
         assert!(go.runs_with(100) && !go.runs_with(500));
         assert!(Variant::parse("asleep").unwrap().runs_with(1_000));
-        assert!(ensure_some(&[go], &[500], &PLAIN).is_err());
-        assert!(ensure_some(&[go], &[500, 10], &PLAIN).is_ok());
+        assert!(ensure_some(&[go], &[500], &Setting::default()).is_err());
+        assert!(ensure_some(&[go], &[500, 10], &Setting::default()).is_ok());
     }
 
     #[test]
@@ -227,13 +232,13 @@ mod tests {
             ["go-each", "program-native", "asleep", "floor"].map(|id| Variant::parse(id).unwrap());
         let refused =
             |variants: &[Variant], setting| ensure_some(variants, &[10], &setting).err().map(|e| e.to_string());
-        let heap = Setting { heap_bytes: 1 << 20, ..PLAIN };
+        let heap = Setting { heap_bytes: 1 << 20, ..Setting::default() };
         assert_eq!(refused(&[native, guest], heap), None);
         assert!(refused(&[native, go], heap).unwrap().contains("`go-each` cannot be told to hold a heap"));
-        let star = Setting { shape: Shape::Star, ..PLAIN };
+        let star = Setting { shape: Shape::Star, ..Setting::default() };
         assert_eq!(refused(&[go, native, guest], star), None);
         assert!(refused(&[guest, floor], star).unwrap().contains("`floor` is one process"));
-        let objects = Setting { objects: 20, ..PLAIN };
+        let objects = Setting { objects: 20, ..Setting::default() };
         assert_eq!(refused(&[go, native, guest], objects), None);
         assert!(refused(&[guest, floor], objects).unwrap().contains("`floor` knows one object"));
     }

@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, ResourceExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Guest, Rule};
@@ -150,23 +150,22 @@ fn resource() -> ApiResource {
 
 /// Writes a nonce into a namespace.
 pub async fn write(space: &Space, namespace: &str, nonce: i64) -> Result<()> {
-    let object = json!({
-        "apiVersion": format!("{GROUP}/v1"), "kind": "TestResource",
-        "metadata": { "name": NAME },
-        "spec": { "nonce": nonce, "updatedAt": jiff::Timestamp::now().to_string() },
-    });
-    objects(space, namespace).patch(NAME, &PatchParams::apply("e2e").force(), &Patch::Apply(&object)).await?;
-    Ok(())
+    apply(space, namespace, json!({ "name": NAME }), nonce).await
 }
 
 /// Writes an object that stays where it is: its lap ends with the guest that watches this namespace and writes to `next`.
 pub async fn write_still(space: &Space, namespace: &str, next: &str, name: &str) -> Result<()> {
+    apply(space, namespace, json!({ "name": name, "annotations": { ORIGIN: format!("{next}/0") } }), 0).await
+}
+
+async fn apply(space: &Space, namespace: &str, metadata: Value, nonce: i64) -> Result<()> {
+    let name = metadata.get("name").and_then(Value::as_str).context("an object without a name")?.to_owned();
     let object = json!({
         "apiVersion": format!("{GROUP}/v1"), "kind": "TestResource",
-        "metadata": { "name": name, "annotations": { ORIGIN: format!("{next}/0") } },
-        "spec": { "nonce": 0, "updatedAt": jiff::Timestamp::now().to_string() },
+        "metadata": metadata,
+        "spec": { "nonce": nonce, "updatedAt": jiff::Timestamp::now().to_string() },
     });
-    objects(space, namespace).patch(name, &PatchParams::apply("e2e").force(), &Patch::Apply(&object)).await?;
+    objects(space, namespace).patch(&name, &PatchParams::apply("e2e").force(), &Patch::Apply(&object)).await?;
     Ok(())
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn all(cores: usize) -> Vec<Knob> {
                 &format!("GOMAXPROCS {cores} (default)"),
                 &tokio,
                 &tokio,
-                &format!("1 for the host, {cores} for guests (default)"),
+                &format!("1 for the host and short runs of guests, {cores} for longer ones (default)"),
             ],
         ),
         knob(

@@ -52,10 +52,8 @@ pub(crate) fn memory_of(pids: &[u32]) -> Result<Memory> {
 }
 
 /// Reads the files without a name that these processes have open, so that they are in the page cache: in the host, what hibernated
-/// guests have on disk. Returns how many bytes the disk has of them.
+/// guests have on disk. Returns how many bytes that were.
 pub(crate) fn warm_page_cache(pids: &[u32]) -> Result<u64> {
-    /// The unit of `st_blocks`.
-    const BLOCK_BYTES: u64 = 512;
     let mut bytes = 0;
     for pid in pids {
         let directory = format!("/proc/{pid}/fd");
@@ -65,8 +63,7 @@ pub(crate) fn warm_page_cache(pids: &[u32]) -> Result<u64> {
             let Ok(metadata) = std::fs::metadata(&path) else { continue };
             if metadata.is_file() && metadata.nlink() == 0 {
                 let mut file = File::open(&path).with_context(|| format!("cannot open `{}`", path.display()))?;
-                std::io::copy(&mut file, &mut std::io::sink())?;
-                bytes += metadata.blocks() * BLOCK_BYTES;
+                bytes += std::io::copy(&mut file, &mut std::io::sink())?;
             }
         }
     }
