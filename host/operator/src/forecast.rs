@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -29,12 +28,27 @@ pub(crate) struct Forecasts {
     requests: Family<Labels, Counter>,
 }
 
+/// When events reached a guest: at most [`MAX_HISTORY`], the oldest first. In the scheduler's time, which nobody can set: a wall clock
+/// that jumps makes no gap between two events.
 #[derive(Default)]
-struct History {
-    /// At most [`MAX_HISTORY`], the oldest first.
-    events: VecDeque<Timestamp>,
-    /// The last of them in the scheduler's time.
-    last: Time,
+struct History(VecDeque<Time>);
+
+impl History {
+    fn push(&mut self, at: Time) {
+        // Events that were queued at once are one, and what waited longer than a later one tells nothing of gaps.
+        if self.0.back().is_some_and(|last| *last >= at) {
+            return;
+        }
+        if self.0.len() == MAX_HISTORY {
+            self.0.pop_front();
+        }
+        self.0.push_back(at);
+    }
+
+    /// Its events by a wall clock that shows `wall` at `now`.
+    fn by_wall_clock(&self, now: Time, wall: Timestamp) -> Vec<Timestamp> {
+        self.0.iter().filter_map(|at| wall.checked_sub(now.since(*at)).ok()).collect()
+    }
 }
 
 impl Forecasts {
@@ -48,20 +62,9 @@ impl Forecasts {
         Self { client, scheduler, histories: Mutex::default(), requests }
     }
 
-    /// An event reached the guest, `at` in the scheduler's time.
-    pub(crate) fn event(&self, guest: GuestId, at: Time, wall: SystemTime) {
-        let Ok(wall) = Timestamp::try_from(wall) else { return };
-        let mut histories = self.histories.lock();
-        let history = histories.entry(guest).or_default();
-        // A clock that was set back would make a history that goes back: begin anew.
-        if history.events.back().is_some_and(|last| *last >= wall) {
-            history.events.clear();
-        }
-        history.events.push_back(wall);
-        if history.events.len() > MAX_HISTORY {
-            history.events.pop_front();
-        }
-        history.last = at;
+    /// An event reached the guest.
+    pub(crate) fn event(&self, guest: GuestId, at: Time) {
+        self.histories.lock().entry(guest).or_default().push(at);
     }
 
     /// The guest is gone.
@@ -74,11 +77,12 @@ impl Forecasts {
         if self.scheduler.ask(|dispatcher, _| dispatcher.idle_since(guest)).is_none() {
             return;
         }
+        let (now, wall) = (self.scheduler.now(), Timestamp::now());
         let Some((events, last)) = self
             .histories
             .lock()
             .get(&guest)
-            .map(|history| (history.events.iter().copied().collect::<Vec<_>>(), history.last))
+            .and_then(|history| Some((history.by_wall_clock(now, wall), *history.0.back()?)))
         else {
             return;
         };
@@ -88,5 +92,42 @@ impl Forecasts {
         if let Ok(ahead) = answer {
             self.scheduler.tell(|dispatcher, now| dispatcher.advise(now, guest, last + ahead));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Time {
+        Time::from_micros(seconds * 1_000_000)
+    }
+
+    fn history(seconds: impl IntoIterator<Item = u64>) -> History {
+        let mut history = History::default();
+        seconds.into_iter().for_each(|seconds| history.push(at(seconds)));
+        history
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_set_moves_events_and_makes_no_gap() {
+        let history = history([10, 20, 40]);
+        for wall in ["1970-01-01T00:00:20Z", "2026-11-23T12:00:00Z", "2199-12-31T23:59:59Z"] {
+            let wall: Timestamp = wall.parse().unwrap();
+            let ago = history.by_wall_clock(at(41), wall).into_iter().map(|event| wall.duration_since(event).as_secs());
+            assert_eq!(ago.collect::<Vec<_>>(), [31, 21, 1]);
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_before_all_time_loses_events_and_nothing_else() {
+        assert_eq!(history([10, 20]).by_wall_clock(at(21), Timestamp::MIN), []);
+    }
+
+    #[test]
+    fn a_history_goes_forward_and_keeps_the_latest() {
+        assert_eq!(history([10, 20, 20, 15, 30]).0, [at(10), at(20), at(30)]);
+        let long = history(0..MAX_HISTORY as u64 + 5);
+        assert_eq!((long.0.len(), long.0.front()), (MAX_HISTORY, Some(&at(5))));
     }
 }

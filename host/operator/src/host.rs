@@ -253,15 +253,11 @@ impl Host {
 
     /// A change or a request reached the guest at that time, for those who learn from the past.
     pub(crate) fn note_event(&self, guest: &Guest, queued: Time) {
-        if self.recorder.is_none() && self.forecasts.is_none() {
-            return;
-        }
-        let wall = SystemTime::now() - self.scheduler.now().since(queued);
         if let Some(recorder) = &self.recorder {
-            recorder.record(&guest.name, wall);
+            recorder.record(&guest.name, SystemTime::now() - self.scheduler.now().since(queued));
         }
         if let Some(forecasts) = &self.forecasts {
-            forecasts.event(guest.id, queued, wall);
+            forecasts.event(guest.id, queued);
         }
     }
 
