@@ -330,7 +330,7 @@ impl Runner for HostRunner {
         let host = self.0.clone();
         let Some(guest) = host.guest(id) else { return preparation.succeed() };
         if guest.active().is_some_and(|active| active.program().is_some()) {
-            return host.programs.prefetch(id, preparation);
+            return host.programs.prefetch(&host, &guest, preparation);
         }
         self.0.workers.submit(id, move || prepare(host, guest, preparation));
     }

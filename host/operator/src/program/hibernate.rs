@@ -45,11 +45,12 @@ impl Programs {
     }
 
     /// Has the kernel read what the guest's last wake needed. Answers at once; the disk takes its time.
-    pub(crate) fn prefetch(&self, guest: GuestId, preparation: Preparation) {
-        if let Some(own) = self.own(guest)
-            && let Err(error) = own.memories.prefetch()
-        {
-            debug!(%error, "the memory of a program cannot be read ahead");
+    pub(crate) fn prefetch(&self, host: &Host, guest: &Guest, preparation: Preparation) {
+        if let Some(own) = self.own(guest.id) {
+            match own.memories.prefetch() {
+                Ok(bytes) => host.metrics.read_ahead(&guest.name, bytes),
+                Err(error) => debug!(%error, "the memory of a program cannot be read ahead"),
+            }
         }
         preparation.succeed();
     }

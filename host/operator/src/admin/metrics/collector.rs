@@ -10,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use wasm_operator_core::dispatch::{Priority, Tally};
 
-use super::guest::GuestNumbers;
+use super::guest::{GuestNumbers, Hibernations};
 use super::histogram::{Histogram, Reading};
 use super::{Current, Metrics};
 use crate::why::word;
@@ -243,6 +243,7 @@ fn requests(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers, current: &[C
 
 /// Of programs that were, or should have been.
 fn hibernation(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers) -> fmt::Result {
+    type Count = fn(&Hibernations) -> u64;
     let mut family = encoder.encode_descriptor(
         "wasm_operator_guest_hibernation_duration_seconds",
         "Time to write a program's memory to disk",
@@ -261,25 +262,30 @@ fn hibernation(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers) -> fmt::R
     for (guest, numbers) in numbers {
         histogram(&mut family, &[("guest", &**guest)], &numbers.first_request)?;
     }
-    let written = numbers.iter().map(|(guest, numbers)| (guest, numbers.hibernations()));
-    let written: Vec<_> = written.filter(|(_, counts)| *counts != (0, 0)).collect();
-    let mut family = encoder.encode_descriptor(
-        "wasm_operator_guest_hibernation_written_bytes",
-        "Bytes of a program's memory that were written to disk",
-        None,
-        MetricType::Counter,
-    )?;
-    for (guest, (bytes, _)) in &written {
-        counter(&mut family, &[("guest", &***guest)], *bytes)?;
-    }
-    let mut family = encoder.encode_descriptor(
-        "wasm_operator_guest_hibernation_failures",
-        "How often a program stayed awake because it could not be written to disk",
-        None,
-        MetricType::Counter,
-    )?;
-    for (guest, (_, failures)) in &written {
-        counter(&mut family, &[("guest", &***guest)], *failures)?;
+    let counts = numbers.iter().map(|(guest, numbers)| (guest, numbers.hibernations()));
+    let counts: Vec<_> = counts.filter(|(_, counts)| *counts != Hibernations::default()).collect();
+    let families: [(&str, &str, Count); 3] = [
+        (
+            "wasm_operator_guest_hibernation_written_bytes",
+            "Bytes of a program's memory that were written to disk",
+            |counts| counts.written,
+        ),
+        (
+            "wasm_operator_guest_hibernation_read_ahead_bytes",
+            "Bytes of a program's memory that were read ahead of a predicted event or a timer",
+            |counts| counts.read_ahead,
+        ),
+        (
+            "wasm_operator_guest_hibernation_failures",
+            "How often a program stayed awake because it could not be written to disk",
+            |counts| counts.failures,
+        ),
+    ];
+    for (name, help, count) in families {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (guest, counts) in &counts {
+            counter(&mut family, &[("guest", &***guest)], count(counts))?;
+        }
     }
     Ok(())
 }

@@ -65,6 +65,14 @@ impl Codes {
     }
 }
 
+/// Of a program's memory, in bytes; and how often nothing could be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Hibernations {
+    pub(super) written: u64,
+    pub(super) read_ahead: u64,
+    pub(super) failures: u64,
+}
+
 const RESULTS: [&str; 4] = ["error", "requeue", "requeue_after", "success"];
 const WAKE_REASONS: [&str; 4] = ["event", "timer", "request", "predicted"];
 const SLEEP_REASONS: [&str; 4] = ["idle", "failed", "suspended", "pressure"];
@@ -83,6 +91,7 @@ pub(super) struct GuestNumbers {
     pub(super) hibernation: Histogram,
     pub(super) first_request: Histogram,
     hibernated_bytes: AtomicU64,
+    read_ahead_bytes: AtomicU64,
     not_hibernated: AtomicU64,
     traps: Mutex<BTreeMap<&'static str, u64>>,
     memory: AtomicU64,
@@ -105,6 +114,7 @@ impl Default for GuestNumbers {
             hibernation: Histogram::new(&WAKE),
             first_request: Histogram::new(&FIRST_REQUEST),
             hibernated_bytes: AtomicU64::new(0),
+            read_ahead_bytes: AtomicU64::new(0),
             not_hibernated: AtomicU64::new(0),
             traps: Mutex::default(),
             memory: AtomicU64::new(0),
@@ -154,13 +164,21 @@ impl GuestNumbers {
         self.hibernated_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    pub(super) fn read_ahead(&self, bytes: u64) {
+        self.wakes.add("predicted");
+        self.read_ahead_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(super) fn not_hibernated(&self) {
         self.not_hibernated.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Bytes that were written, and how often nothing could be.
-    pub(super) fn hibernations(&self) -> (u64, u64) {
-        (self.hibernated_bytes.load(Ordering::Relaxed), self.not_hibernated.load(Ordering::Relaxed))
+    pub(super) fn hibernations(&self) -> Hibernations {
+        Hibernations {
+            written: self.hibernated_bytes.load(Ordering::Relaxed),
+            read_ahead: self.read_ahead_bytes.load(Ordering::Relaxed),
+            failures: self.not_hibernated.load(Ordering::Relaxed),
+        }
     }
 
     pub(super) fn trapped(&self, kind: &'static str) {

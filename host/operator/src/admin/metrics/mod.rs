@@ -143,6 +143,11 @@ impl Metrics {
         self.guest(guest).first_request.observe(took);
     }
 
+    /// What a hibernated program most likely needs is read ahead of a predicted event or a timer: so many bytes.
+    pub(crate) fn read_ahead(&self, guest: &str, bytes: u64) {
+        self.guest(guest).read_ahead(bytes);
+    }
+
     /// A program could not be hibernated.
     pub(crate) fn not_hibernated(&self, guest: &str) {
         self.guest(guest).not_hibernated();

@@ -112,6 +112,30 @@ pub(crate) fn program_timer() -> Result<()> {
     })
 }
 
+/// Memory is so short that the program is not kept until its timer is due, and it needs so much that reading ahead pays.
+#[test]
+fn a_program_is_read_ahead_of_its_timer() -> Result<()> {
+    const TOUCHES_MIB: u32 = 16;
+    test(async |space| {
+        let guest = Guest::new("timer", "program_timer").env("AFTER", 2_000).env("TOUCHES", TOUCHES_MIB);
+        let guest = guest.set("sleep", json!({ "mode": "Predicted" }));
+        let host = space.host().guest(guest).argument("--memory-budget=1").start().await?;
+        eventually("it is read ahead", async || {
+            let read_ahead = "wasm_operator_guest_hibernation_read_ahead_bytes_total";
+            let bytes = host.metrics().await?.sum(read_ahead, &[("guest", "timer")]);
+            ensure!(bytes >= f64::from(TOUCHES_MIB << 20), "{bytes} bytes were");
+            Ok(())
+        })
+        .await?;
+        ensure!(wakes(&host, "timer", "predicted").await? >= 1.0);
+        let is_tick = |line: &LogLine| line.is_of("timer") && line.message() == "tick";
+        let ticks = host.log().lines(is_tick).len();
+        host.log().wait_for(ticks + 2, "two more ticks", is_tick).await?;
+        assert_eq!(host.metrics().await?.sum("wasm_operator_guest_traps_total", &[("guest", "timer")]), 0.0);
+        Ok(())
+    })
+}
+
 #[test]
 fn a_program_that_does_not_fit_on_disk_stays_awake_and_works() -> Result<()> {
     test(async |space| {
