@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use litemap::LiteMap;
 use serde::Deserialize;
 
 use crate::watch::Resource;
@@ -80,6 +81,15 @@ fn is_version(text: &str) -> bool {
     !text.is_empty() && !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// Labels or annotations: sorted pairs in one piece. A B-tree has room for eleven where most objects have a few.
+pub type Labels = LiteMap<Box<str>, Box<str>>;
+
+pub(crate) fn to_labels(map: BTreeMap<Box<str>, Box<str>>) -> Labels {
+    let mut pairs = Vec::with_capacity(map.len());
+    pairs.extend(map);
+    Labels::from_sorted_store_unchecked(pairs)
+}
+
 /// One of `metadata.ownerReferences`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -121,11 +131,11 @@ pub struct Metadata {
     /// `metadata.generation`; kinds that do not count have none.
     pub generation: Option<i64>,
     /// `metadata.labels`.
-    #[serde(deserialize_with = "json::null_default")]
-    pub labels: BTreeMap<Box<str>, Box<str>>,
+    #[serde(deserialize_with = "json::labels")]
+    pub labels: Labels,
     /// `metadata.annotations`.
-    #[serde(deserialize_with = "json::null_default")]
-    pub annotations: BTreeMap<Box<str>, Box<str>>,
+    #[serde(deserialize_with = "json::labels")]
+    pub annotations: Labels,
     /// `metadata.finalizers`.
     #[serde(deserialize_with = "json::null_default")]
     pub finalizers: Vec<Box<str>>,

@@ -1,7 +1,5 @@
 //! Label and field selectors in the syntax of the Kubernetes API, and their evaluation against cached objects.
 
-use std::collections::BTreeMap;
-
 use crate::object::Metadata;
 
 mod label;
@@ -18,9 +16,6 @@ pub struct SelectorError {
     /// What is wrong with it.
     pub reason: String,
 }
-
-/// Labels as they are held in metadata.
-pub type Labels = BTreeMap<Box<str>, Box<str>>;
 
 /// A parsed field selector: all terms must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]

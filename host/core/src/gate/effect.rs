@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::object::{ObjectRef, ResourceVersion};
+use crate::object::{Labels, ObjectRef, ResourceVersion, to_labels};
 use crate::request::{ResourceRequest, Verb};
 
 /// Labels of a written object that are kept, in bytes. Default 1 KiB: enough for every selector seen in practice; with
@@ -24,7 +24,7 @@ pub struct Target {
     /// `metadata.resourceVersion`
     pub version: ResourceVersion,
     /// `metadata.labels`; None when they are unknown or too many to keep.
-    pub labels: Option<BTreeMap<Box<str>, Box<str>>>,
+    pub labels: Option<Labels>,
 }
 
 /// What has to show in the cache after a write.
@@ -161,6 +161,6 @@ fn target(request: &ResourceRequest, metadata: Metadata) -> Option<Target> {
         uid: metadata.uid.filter(filled)?,
         version: ResourceVersion::new(&metadata.resource_version.filter(filled)?),
         // A Scale has no labels of its parent's.
-        labels: (size <= MAX_LABELS && request.subresource.as_deref() != Some("scale")).then_some(labels),
+        labels: (size <= MAX_LABELS && request.subresource.as_deref() != Some("scale")).then(|| to_labels(labels)),
     })
 }

@@ -7,7 +7,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Metadata, ObjectError, ResourceVersion};
+use super::{Labels, Metadata, ObjectError, ResourceVersion, to_labels};
 use crate::watch::Resource;
 
 /// The members of a JSON object, in order.
@@ -140,6 +140,11 @@ pub(super) fn field(json: &[u8], path: &str) -> Option<String> {
 pub(super) fn resource_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ResourceVersion, D::Error> {
     let text: Option<Cow<'_, str>> = Option::deserialize(deserializer)?;
     Ok(text.map(|text| ResourceVersion::new(&text)).unwrap_or_default())
+}
+
+/// Reads them in any order, which a sorted vector would take quadratic time for.
+pub(super) fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Labels, D::Error> {
+    null_default(deserializer).map(to_labels)
 }
 
 /// `null` counts as empty, as the API server reads it.

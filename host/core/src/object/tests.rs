@@ -39,6 +39,15 @@ fn null_maps_are_empty() {
 }
 
 #[test]
+fn labels_are_found_whatever_their_order_and_the_last_of_two_counts() {
+    let object = parse(r#"{"metadata":{"name":"a","uid":"u","labels":{"z":"1","a":"2","m":"3","a":"4"}}}"#);
+    let labels: Vec<_> = object.metadata.labels.iter().map(|(key, value)| (&**key, &**value)).collect();
+    assert_eq!(labels, [("a", "4"), ("m", "3"), ("z", "1")]);
+    assert_eq!(object.metadata.labels.get("m").map(|value| &**value), Some("3"));
+    assert_eq!(object.metadata.labels.get("b"), None);
+}
+
+#[test]
 fn what_is_not_an_object_is_refused() {
     for json in ["", "[]", "{}", r#"{"metadata":{}}"#, r#"{"metadata":{"name":"a"}}"#, r#"{"metadata":{"name":1}}"#] {
         assert!(Object::parse(json.as_bytes(), &resource()).is_err(), "{json}");

@@ -1,6 +1,7 @@
 //! Label selectors: `a=b`, `a==b`, `a!=b`, `a in (b,c)`, `a notin (b)`, `a`, `!a`, `a>1`, `a<1`, separated by commas.
 
-use super::{Labels, SelectorError};
+use super::SelectorError;
+use crate::object::Labels;
 use crate::request::path::is_subdomain;
 
 /// What separates words; other white space belongs to them, and makes them invalid.

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::object::Labels;
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
     pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
