@@ -1,9 +1,8 @@
 //! Names of objects, and objects as the caches hold them: metadata parsed, the rest as the server's JSON.
 
-mod json;
+pub(crate) mod json;
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -83,12 +82,6 @@ fn is_version(text: &str) -> bool {
 
 /// Labels or annotations: sorted pairs in one piece. A B-tree has room for eleven where most objects have a few.
 pub type Labels = LiteMap<Box<str>, Box<str>>;
-
-pub(crate) fn to_labels(map: BTreeMap<Box<str>, Box<str>>) -> Labels {
-    let mut pairs = Vec::with_capacity(map.len());
-    pairs.extend(map);
-    Labels::from_sorted_store_unchecked(pairs)
-}
 
 /// One of `metadata.ownerReferences`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

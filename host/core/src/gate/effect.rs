@@ -1,13 +1,12 @@
 //! What an answer to a write says of the state that follows.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::object::{Labels, ObjectRef, ResourceVersion, to_labels};
+use crate::object::{Labels, ObjectRef, ResourceVersion, json};
 use crate::request::{ResourceRequest, Verb};
 
 /// Labels of a written object that are kept, in bytes. Default 1 KiB: enough for every selector seen in practice; with
@@ -76,7 +75,8 @@ struct Metadata {
     namespace: Option<Arc<str>>,
     uid: Option<Arc<str>>,
     resource_version: Option<Arc<str>>,
-    labels: Option<BTreeMap<Box<str>, Box<str>>>,
+    #[serde(deserialize_with = "json::labels")]
+    labels: Labels,
     deletion_timestamp: Option<IgnoredAny>,
     deletion_grace_period_seconds: Option<i64>,
     finalizers: Option<Vec<IgnoredAny>>,
@@ -154,13 +154,13 @@ fn is_of_an_object(request: &ResourceRequest) -> bool {
 fn target(request: &ResourceRequest, metadata: Metadata) -> Option<Target> {
     let filled = |text: &Arc<str>| !text.is_empty();
     let namespace = metadata.namespace.or_else(|| request.namespace.as_deref().map(Arc::from)).filter(filled);
-    let labels = metadata.labels.unwrap_or_default();
+    let labels = metadata.labels;
     let size: usize = labels.iter().map(|(key, value)| key.len() + value.len()).sum();
     Some(Target {
         object: ObjectRef { namespace, name: metadata.name.filter(filled)? },
         uid: metadata.uid.filter(filled)?,
         version: ResourceVersion::new(&metadata.resource_version.filter(filled)?),
         // A Scale has no labels of its parent's.
-        labels: (size <= MAX_LABELS && request.subresource.as_deref() != Some("scale")).then(|| to_labels(labels)),
+        labels: (size <= MAX_LABELS && request.subresource.as_deref() != Some("scale")).then_some(labels),
     })
 }

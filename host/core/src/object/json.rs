@@ -1,13 +1,14 @@
 //! Objects as raw JSON: read one level at a time, so that no tree of values is built and unknown fields survive.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Labels, Metadata, ObjectError, ResourceVersion, to_labels};
+use super::{Labels, Metadata, ObjectError, ResourceVersion};
 use crate::watch::Resource;
 
 /// The members of a JSON object, in order.
@@ -143,8 +144,11 @@ pub(super) fn resource_version<'de, D: Deserializer<'de>>(deserializer: D) -> Re
 }
 
 /// Reads them in any order, which a sorted vector would take quadratic time for.
-pub(super) fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Labels, D::Error> {
-    null_default(deserializer).map(to_labels)
+pub(crate) fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Labels, D::Error> {
+    let map: BTreeMap<_, _> = null_default(deserializer)?;
+    let mut pairs = Vec::with_capacity(map.len());
+    pairs.extend(map);
+    Ok(Labels::from_sorted_store_unchecked(pairs))
 }
 
 /// `null` counts as empty, as the API server reads it.
