@@ -61,15 +61,21 @@ async fn a_watch_begins_where_the_one_before_ended() -> Result<()> {
     stage.put("x", "2", "out").await?;
     stage.put("y", "1", "out").await?;
     stage.put("y", "2", "in").await?;
-    let last = stage.put("z", "1", "in").await?;
+    stage.put("z", "1", "in").await?;
     let path = format!("configmaps?watch=1&labelSelector=l%3Din&resourceVersion={from}");
     let mut second = guest.watch(&stage.path(&path)).await?;
     for expected in ["DELETED x 1", "ADDED y 2", "ADDED z 1"] {
         second.expect(expected).await?;
     }
-    // From a version that the stream has not seen yet nothing is told that is older.
-    let from = last["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+    // From a version that the stream has not seen yet nothing is told that is older. The stream of everything is open
+    // before: it knows no version from before its first list, and other tests write meanwhile.
+    let everything = guest.watch(&stage.path("configmaps?watch=1")).await?;
+    stage.put("z", "2", "in").await?;
+    let account = json!({ "metadata": { "name": "of-another-kind" } });
+    let ahead = stage.direct("POST", &stage.path("serviceaccounts"), &account).await?.expect(201)?;
+    let from = ahead["metadata"]["resourceVersion"].as_str().unwrap_or_default();
     let mut third = guest.watch(&stage.path(&format!("configmaps?watch=1&resourceVersion={from}"))).await?;
+    drop(everything);
     stage.put("y", "3", "in").await?;
     third.expect("MODIFIED y 3").await?;
     Ok(())
