@@ -146,6 +146,10 @@ impl Backlog {
         if pending.gone.is_none() && pending.here.is_none() {
             self.objects.remove(&key);
         }
+        if self.order.is_empty() {
+            // Emptied, they would keep their last nodes of 2 KiB, in each watch of each guest.
+            (self.objects, self.order) = (BTreeMap::new(), BTreeMap::new());
+        }
         let (_, event) = event?;
         self.told = Some(event.version.clone());
         Some(Item::Event(event))
