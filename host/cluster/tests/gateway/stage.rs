@@ -106,6 +106,9 @@ impl Stage {
             { "apiGroups": ["gateway.example.com"], "resources": ["things"], "verbs": ["list", "watch"] },
         ]);
         grant_everywhere(&admin, &format!("{name}-host-watches"), &user(name, "host"), &watch).await?;
+        for rules in [&impersonate, &watch] {
+            in_force(&admin, name, &user(name, "host"), rules).await?;
+        }
         let host_client = client::from_config(host.clone())?;
         let rights = Rights::new(host_client.clone());
         let informer_metrics = Metrics::default();
@@ -162,21 +165,7 @@ impl Stage {
     /// authorizer learns of roles and bindings by watching them.
     pub(crate) async fn grant(&self, account: &str, rules: &Value) -> Result<()> {
         grant_in(&self.admin, &self.namespace, &format!("guest-{account}"), &self.user(account), rules).await?;
-        let of_first = |field: &str| rules[0][field][0].as_str().map(str::to_owned);
-        let first = ResourceAttributes {
-            namespace: Some(self.namespace.clone()),
-            group: of_first("apiGroups"),
-            resource: of_first("resources"),
-            verb: of_first("verbs"),
-            name: of_first("resourceNames"),
-            ..ResourceAttributes::default()
-        };
-        harness::eventually("the rights are in force", async || {
-            let allowed = harness::may(self.admin.clone(), &self.user(account), first.clone()).await?;
-            ensure!(allowed, "{rules} of {account}");
-            Ok(())
-        })
-        .await
+        in_force(&self.admin, &self.namespace, &self.user(account), rules).await
     }
 
     /// Rights to everything that these tests write.
@@ -297,6 +286,25 @@ async fn account(admin: &Client, config: &Config, namespace: &str, name: &str) -
     let mut config = config.clone();
     config.auth_info = AuthInfo { token: Some(token.into()), ..AuthInfo::default() };
     Ok(config)
+}
+
+/// Waits until the first of these rules is in force: the authorizer learns of roles and bindings by watching them.
+async fn in_force(admin: &Client, namespace: &str, user: &str, rules: &Value) -> Result<()> {
+    let of_first = |field: &str| rules[0][field][0].as_str().map(str::to_owned);
+    let first = ResourceAttributes {
+        namespace: Some(namespace.to_owned()),
+        group: of_first("apiGroups"),
+        resource: of_first("resources"),
+        verb: of_first("verbs"),
+        name: of_first("resourceNames"),
+        ..ResourceAttributes::default()
+    };
+    harness::eventually("the rights are in force", async || {
+        let allowed = harness::may(admin.clone(), user, first.clone()).await?;
+        ensure!(allowed, "{rules} of {user}");
+        Ok(())
+    })
+    .await
 }
 
 async fn grant_in(admin: &Client, namespace: &str, name: &str, user: &str, rules: &Value) -> Result<()> {
