@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use wasm_operator_core::limits::Limits;
-use wasm_operator_hibernation::{HibernateError, Memories};
-use wasmtime::Store;
+use wasm_operator_hibernation::{HibernateError, InTurn, Memories, guest_runs};
 use wasmtime::component::InstancePre;
+use wasmtime::{CallHook, Store};
 use wasmtime_wasi::p2::bindings::{Command, CommandIndices};
 
 use crate::cache::Artifact;
@@ -51,7 +51,7 @@ pub trait Turns: Send + Sync {
 /// A program that is about to run: its store, with the limits of one guest.
 pub struct ProgramRun {
     program: Arc<Program>,
-    store: Store<State>,
+    store: InTurn<Store<State>>,
     memories: Memories,
     meter: Arc<Meter>,
     limits: Limits,
@@ -118,7 +118,13 @@ impl Program {
         logs: &Arc<GuestLogs>,
     ) -> ProgramRun {
         let wasmtime = &self.engine.operators.wasmtime;
-        let store = State::store(wasmtime, settings, Some(http), logs, Some(endpoint));
+        let mut store = memories.in_turn(State::store(wasmtime, settings, Some(http), logs, Some(endpoint)));
+        store.call_hook(|_, transition| {
+            if matches!(transition, CallHook::CallingWasm) {
+                guest_runs();
+            }
+            Ok(())
+        });
         let meter = Arc::clone(&store.data().meter);
         ProgramRun { program: Arc::clone(self), store, memories, meter, limits: settings.limits.clone() }
     }
@@ -155,14 +161,16 @@ impl ProgramRun {
             }
         };
         let ticker = &program.engine.ticker;
-        let made = memories.exclusive(call::metered(ticker, &meter, program.instantiate(&mut store), &mut turn)).await;
+        let made = memories
+            .exclusive(call::metered(ticker, &meter, program.instantiate(&mut store, &memories), &mut turn))
+            .await;
         let ended = match made {
             Ok(command) => {
                 if let Err(error) = program.share(&memories).await {
                     return CallError::Panic(error.to_string());
                 }
                 let run = command.wasi_cli_run();
-                memories.exclusive(call::metered(ticker, &meter, run.call_run(&mut store), &mut turn)).await
+                memories.exclusive(call::metered(ticker, &meter, run.call_run(&mut *store), &mut turn)).await
             }
             Err(fault) => Err(fault),
         };
@@ -180,8 +188,8 @@ impl ProgramRun {
 }
 
 impl Program {
-    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Command> {
-        let instance = self.pre.instantiate_async(&mut *store).await?;
+    async fn instantiate(&self, store: &mut Store<State>, memories: &Memories) -> wasmtime::Result<Command> {
+        let instance = memories.instantiate(self.pre.instantiate_async(&mut *store)).await?;
         self.command.load(&mut *store, &instance)
     }
 

@@ -14,6 +14,7 @@
 
 mod base;
 mod budget;
+mod contexts;
 mod creator;
 mod directory;
 mod error;
@@ -26,11 +27,12 @@ mod region;
 mod runs;
 mod turn;
 
+pub use contexts::{Allocator, Instantiation, guest_runs};
 pub use creator::configure;
 pub use directory::Hibernation;
 pub use error::{HibernateError, OpenError};
 pub use memories::{Memories, Report, Resident};
-pub use turn::Exclusive;
+pub use turn::{Exclusive, InTurn};
 
 /// The size of a page on x86-64, which the files and the kernel's page map are counted in.
 const PAGE_BYTES: usize = 4 << 10;

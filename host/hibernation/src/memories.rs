@@ -8,10 +8,11 @@ use parking_lot::Mutex;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::PAGE_BYTES;
+use crate::contexts::{self, Instantiation};
 use crate::directory::Hibernation;
 use crate::error::HibernateError;
 use crate::memory::Memory;
-use crate::turn::{Exclusive, Turn};
+use crate::turn::{Exclusive, InTurn, Turn};
 
 /// All linear memories of one guest. A handle: clones share everything. Holds neither the guest nor its memories.
 #[derive(Clone)]
@@ -25,6 +26,8 @@ struct Inner {
     sleeps: AtomicBool,
     /// In the order in which they were made.
     list: Mutex<Vec<Weak<Memory>>>,
+    /// Where its instances' contexts are.
+    contexts: Mutex<Weak<Memory>>,
 }
 
 /// What a hibernation did.
@@ -62,6 +65,7 @@ impl Memories {
             turn: Turn::default(),
             sleeps: AtomicBool::new(false),
             list: Mutex::default(),
+            contexts: Mutex::default(),
         }))
     }
 
@@ -74,9 +78,26 @@ impl Memories {
     /// Wraps whatever runs the guest or looks into its memory: instantiation, calls, and its long-running future. Memories
     /// that are made meanwhile belong to this guest. The future is polled only while no hibernation is under way.
     ///
-    /// A guest's store must not be used outside of this.
+    /// A guest's store must not be used outside of this, and be dropped [in its turn](Self::in_turn).
     pub fn exclusive<F: Future>(&self, future: F) -> Exclusive<F> {
         Exclusive::new(self.clone(), future)
+    }
+
+    /// Holds what touches the guest's memory or contexts when it is dropped, such as its store.
+    pub fn in_turn<T>(&self, value: T) -> InTurn<T> {
+        InTurn::new(self.clone(), value)
+    }
+
+    /// Wraps an instantiation, and nothing but that, inside of [`exclusive`](Self::exclusive): the instances' contexts and tables
+    /// are hibernated as well, where the process has this crate's [`Allocator`](crate::Allocator). From the moment at which
+    /// the guest's code runs, the store's hook has to call [`guest_runs`](crate::guest_runs).
+    pub fn instantiate<F: Future>(&self, future: F) -> Instantiation<F> {
+        // Without room they are where they would be otherwise.
+        let room = self.0.hibernation.as_ref().and_then(|_| contexts::room().ok());
+        if let Some(room) = &room {
+            *self.0.contexts.lock() = Arc::downgrade(room);
+        }
+        Instantiation::new(room, future)
     }
 
     pub(crate) fn turn(&self) -> &Turn {
@@ -101,8 +122,12 @@ impl Memories {
         list.push(Arc::downgrade(memory));
     }
 
-    fn live(&self) -> Vec<Arc<Memory>> {
+    fn linear(&self) -> Vec<Arc<Memory>> {
         self.0.list.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn contexts(&self) -> Option<Arc<Memory>> {
+        self.0.contexts.lock().upgrade()
     }
 
     fn hibernation(&self) -> Result<&Hibernation, HibernateError> {
@@ -113,14 +138,25 @@ impl Memories {
     /// touches when it runs again is read back page by page. After an error it is awake and whole, and this can be tried
     /// again. [`HibernateError::is_fatal`] names the exception: then the guest is never polled again and has to be dropped.
     ///
-    /// Blocks the thread for as long as the disk takes, and ends early when the guest is polled meanwhile.
-    #[allow(unsafe_code)]
+    /// Blocks the thread for as long as the disk takes, and ends early when the guest is polled or dropped meanwhile.
     pub fn hibernate(&self) -> Result<Report, HibernateError> {
+        self.write(&self.linear())
+    }
+
+    /// The same for what [`instantiate`](Self::instantiate) placed: for a guest that is hibernated and has been quiet since, as what it
+    /// gives is small, and every wake needs most of it. The guest cannot even be dropped after an error that is fatal: the
+    /// process has to end.
+    pub fn hibernate_contexts(&self) -> Result<Report, HibernateError> {
+        self.write(self.contexts().as_slice())
+    }
+
+    #[allow(unsafe_code)]
+    fn write(&self, memories: &[Arc<Memory>]) -> Result<Report, HibernateError> {
         let store = &self.hibernation()?.0;
         let turn = self.turn().for_hibernation().ok_or(HibernateError::Busy)?;
         let start = now();
         let mut pages = 0_usize;
-        for memory in self.live() {
+        for memory in memories {
             // SAFETY: the guest does not run, because its turn is held.
             let written = unsafe { memory.hibernate(store, || !self.turn().is_wanted()) }.inspect_err(|error| {
                 if error.is_fatal() {
@@ -146,7 +182,7 @@ impl Memories {
         let store = &self.hibernation()?.0;
         let _turn = self.turn().for_hibernation().ok_or(HibernateError::Busy)?;
         let mut pages = 0_usize;
-        for (number, memory) in self.live().into_iter().enumerate() {
+        for (number, memory) in self.linear().into_iter().enumerate() {
             // SAFETY: the guest does not run, because its turn is held.
             let shared = unsafe { memory.share(store, (digest.to_owned(), number)) }?;
             pages = pages.saturating_add(shared);
@@ -161,7 +197,7 @@ impl Memories {
     pub fn prefetch(&self) -> Result<u64, HibernateError> {
         self.0.sleeps.store(false, Ordering::Relaxed);
         let mut pages = 0_usize;
-        for memory in self.live() {
+        for memory in self.linear().into_iter().chain(self.contexts()) {
             pages = pages.saturating_add(memory.prefetch()?);
         }
         Ok(bytes(pages))
@@ -171,7 +207,7 @@ impl Memories {
     pub fn resident(&self) -> Result<Resident, HibernateError> {
         let pagemap = &self.hibernation()?.0.pagemap;
         let mut resident = Resident::default();
-        for memory in self.live() {
+        for memory in self.linear() {
             let scan = memory.scan(pagemap).map_err(HibernateError::io("read the page map for"))?;
             let private = scan.resident.and(&scan.private).pages();
             resident.private = resident.private.saturating_add(bytes(private));

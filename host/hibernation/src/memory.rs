@@ -1,5 +1,6 @@
 //! One linear memory and the file that it sleeps in.
 
+use std::alloc::Layout;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -53,6 +54,18 @@ impl Memory {
         let region = Region::reserve(reserved, guard)?;
         region.allow(&(0..pages(bytes)))?;
         Ok(Self { region, bytes: AtomicUsize::new(bytes), capacity, state: Mutex::default() })
+    }
+
+    /// Without any yet, see [`take`](Self::take).
+    pub(crate) fn of_contexts(region: Region, capacity: usize) -> Self {
+        Self { region, bytes: AtomicUsize::new(0), capacity, state: Mutex::default() }
+    }
+
+    /// The next free place for such an allocation. Zero, and never given to another.
+    pub(crate) fn take(&self, layout: Layout) -> Option<*mut u8> {
+        let start = self.bytes().next_multiple_of(layout.align());
+        self.grow_to(start.checked_add(layout.size())?).ok()?;
+        Some(self.base().wrapping_add(start))
     }
 
     pub(crate) fn base(&self) -> *mut u8 {

@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::fs::File;
 use std::io;
+use std::mem;
 use std::ops::Range;
 use std::ptr;
 use std::slice;
@@ -10,9 +11,12 @@ use std::slice;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap};
 
 use crate::PAGE_BYTES;
+use crate::contexts::Slot;
 
 /// Reserved addresses, of which the first so many bytes can be used. Unmapped when dropped.
 pub(crate) struct Region {
+    /// None for a mapping of its own.
+    slot: Option<Slot>,
     /// Where the mapping begins: a guard lies below the memory, too.
     mapping: usize,
     mapped: usize,
@@ -30,11 +34,33 @@ impl Region {
         // SAFETY: the kernel chooses an address where nothing is mapped.
         let mapping =
             unsafe { mmap_anonymous(ptr::null_mut(), mapped, ProtFlags::empty(), flags) }?.expose_provenance();
-        let region = Self { mapping, mapped, base: mapping.saturating_add(guard), reserved };
-        // One touched byte would otherwise cost 2 MiB where huge pages are always on. Fails where the kernel has none.
-        // SAFETY: the addresses are this region's own; the advice changes no content.
-        let _ = unsafe { madvise(pointer(mapping), mapped, Advice::LinuxNoHugepage) };
+        let region = Self { slot: None, mapping, mapped, base: mapping.saturating_add(guard), reserved };
+        region.forbid_huge_pages();
         Ok(region)
+    }
+
+    /// Reserves addresses for slots, and never gives them back. Returns the first.
+    #[allow(unsafe_code)]
+    pub(crate) fn reserve_for_ever(bytes: usize) -> io::Result<usize> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: the kernel chooses an address where nothing is mapped.
+        Ok(unsafe { mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::empty(), flags) }?.expose_provenance())
+    }
+
+    /// Of so many bytes of addresses that are reserved already.
+    pub(crate) fn slot(slot: Slot, bytes: usize) -> Self {
+        let base = slot.address();
+        let region = Self { slot: Some(slot), mapping: base, mapped: bytes, base, reserved: bytes };
+        region.forbid_huge_pages();
+        region
+    }
+
+    /// One touched byte would otherwise cost 2 MiB where huge pages are always on.
+    #[allow(unsafe_code)]
+    fn forbid_huge_pages(&self) {
+        // Fails where the kernel has none.
+        // SAFETY: the addresses are this region's own; the advice changes no content.
+        let _ = unsafe { madvise(pointer(self.mapping), self.mapped, Advice::LinuxNoHugepage) };
     }
 
     pub(crate) fn base(&self) -> *mut u8 {
@@ -147,6 +173,16 @@ fn pointer(address: usize) -> *mut c_void {
 impl Drop for Region {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+            // SAFETY: the addresses are this region's alone, and nobody uses them any more.
+            let freed = unsafe { mmap_anonymous(pointer(self.mapping), self.mapped, ProtFlags::empty(), flags) };
+            if freed.is_err() {
+                // Whoever got it next would find what was there.
+                mem::forget(slot);
+            }
+            return;
+        }
         // SAFETY: the mapping is this region's alone, and nobody uses it any more.
         let unmapped = unsafe { munmap(pointer(self.mapping), self.mapped) };
         debug_assert!(unmapped.is_ok());

@@ -27,6 +27,10 @@ mod workers;
 use std::process::ExitCode;
 
 use clap::Parser;
+use wasm_operator_hibernation::Allocator;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     cli::Cli::parse().execute()

@@ -9,13 +9,15 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 use tempfile::TempDir;
-use wasm_operator_hibernation::{Hibernation, Memories, configure};
-use wasmtime::{Caller, Config, Engine, Instance, Linker, Module, Store};
+use wasm_operator_hibernation::{Hibernation, InTurn, Memories, configure, guest_runs};
+use wasmtime::{CallHook, Caller, Config, Engine, Instance, Linker, Module, Store, StoreContextMut};
 
 /// What a guest may grow to, with one page of 64 KiB to spare above the 64 of `guest.wat`.
 pub(crate) const RESERVATION: u64 = 65 << 16;
 const WEIGHT: u64 = 0x9e37_79b9_7f4a_7c15;
 const DIGEST: u64 = 0x2545_f491_4f6c_dd1d;
+/// Functions that the guest's table has to begin with.
+pub(crate) const FUNCTIONS: u64 = 1_000;
 /// The heap begins behind the first page of 64 KiB.
 pub(crate) const HEAP: usize = 64 << 10;
 
@@ -32,6 +34,20 @@ pub(crate) fn engine(reservation: u64) -> Engine {
 /// A word of the image of [`Kind::with_image`].
 pub(crate) fn image(word: u64) -> u64 {
     u64::from_le_bytes(std::array::from_fn(|byte| u8::try_from((word * 8 + byte as u64) % 251).unwrap()))
+}
+
+/// What the function at this place of the table answers.
+pub(crate) fn function(element: u64) -> u64 {
+    if element < FUNCTIONS { element * 31 + 5 } else { function(0) }
+}
+
+/// Functions whose records make an instance's context as large as a real program's.
+fn functions() -> String {
+    let names: String = (0..FUNCTIONS).map(|number| format!("$function{number} ")).collect();
+    let each = (0..FUNCTIONS)
+        .map(|number| format!("(func $function{number} (type $number) (i64.const {}))\n", function(number)));
+    let table = format!("(table {FUNCTIONS} 100000 funcref)\n(elem (i32.const 0) {names})\n");
+    each.collect::<String>() + &table
 }
 
 /// What makes guests: compiled once for many.
@@ -52,6 +68,8 @@ pub(crate) enum Event {
     Digest,
     Count,
     Happened { number: u64 },
+    Call { element: u64 },
+    GrowTable { elements: u64 },
 }
 
 impl Event {
@@ -66,6 +84,8 @@ impl Event {
             Self::Digest => (6, 0, 0),
             Self::Count => (7, 0, 0),
             Self::Happened { number } => (8, number, 0),
+            Self::Call { element } => (9, element, 0),
+            Self::GrowTable { elements } => (10, elements, 0),
         }
     }
 }
@@ -101,6 +121,7 @@ impl Kind {
 
     pub(crate) fn of(wat: &str, reservation: u64) -> Self {
         let engine = engine(reservation);
+        let wat = wat.replace("  ;; functions", &functions());
         let module = Module::new(&engine, wat::parse_str(wat).unwrap()).unwrap();
         let mut linker = Linker::new(&engine);
         linker
@@ -126,10 +147,20 @@ impl Kind {
 
     pub(crate) fn guest(&self, memories: &Memories) -> Guest {
         let host = Host::default();
-        let mut store = Store::new(&self.engine, host.clone());
-        let instance = ready(memories.exclusive(self.linker.instantiate_async(&mut store, &self.module))).unwrap();
+        let mut store = memories.in_turn(Store::new(&self.engine, host.clone()));
+        store.call_hook(running);
+        let instantiation = memories.instantiate(self.linker.instantiate_async(&mut *store, &self.module));
+        let instance = ready(memories.exclusive(instantiation)).unwrap();
         Guest { memories: memories.clone(), host, store: Some((store, instance)), running: None, digest: 0, count: 0 }
     }
+}
+
+/// The hook of a store whose guest can be hibernated.
+pub(crate) fn running<T>(_: StoreContextMut<'_, T>, transition: CallHook) -> wasmtime::Result<()> {
+    if matches!(transition, CallHook::CallingWasm) {
+        guest_runs();
+    }
+    Ok(())
 }
 
 /// Of a future that never waits.
@@ -140,7 +171,7 @@ pub(crate) fn ready<T>(future: impl Future<Output = T>) -> T {
 pub(crate) struct Guest {
     pub(crate) memories: Memories,
     host: Host,
-    store: Option<(Store<Host>, Instance)>,
+    store: Option<(InTurn<Store<Host>>, Instance)>,
     running: Option<Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send>>>,
     digest: u64,
     count: u64,
@@ -163,8 +194,8 @@ impl Guest {
     pub(crate) fn poll(&mut self, waker: &Waker) -> bool {
         if let Some((mut store, instance)) = self.store.take() {
             let run = self.memories.exclusive(async move {
-                let run = instance.get_typed_func::<(), ()>(&mut store, "run")?;
-                run.call_async(&mut store, ()).await
+                let run = instance.get_typed_func::<(), ()>(&mut *store, "run")?;
+                run.call_async(&mut *store, ()).await
             });
             self.running = Some(Box::pin(run));
         }

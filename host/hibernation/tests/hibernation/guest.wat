@@ -10,6 +10,8 @@
   (memory (export "memory") 2 64)
   (data (i32.const 4096) "an image that guests of this component share")
   (data (i32.const 20480) "\01\02\03\04\05\06\07\08")
+  ;; functions
+  (type $number (func (result i64)))
   (global $heap i32 (i32.const 65536))
 
   ;; What a word adds to the sum: its place counts, and zero adds nothing.
@@ -79,4 +81,10 @@
       (if (i32.eq (local.get $what) (i32.const 7)) (then (call $answer (i64.load (i32.const 8)))))
       ;; 8: nothing but having happened
       (if (i32.eq (local.get $what) (i32.const 8)) (then (call $answer (i64.const 1))))
+      ;; 9: call the element a of the table
+      (if (i32.eq (local.get $what) (i32.const 9))
+        (then (call $answer (call_indirect (type $number) (i32.wrap_i64 (local.get $a))))))
+      ;; 10: grow the table by a elements
+      (if (i32.eq (local.get $what) (i32.const 10))
+        (then (call $answer (i64.extend_i32_s (table.grow (ref.func $function0) (i32.wrap_i64 (local.get $a)))))))
       (br $again))))

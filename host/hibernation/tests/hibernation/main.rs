@@ -9,7 +9,10 @@
     reason = "a test fails by panicking"
 )]
 
+use wasm_operator_hibernation::Allocator;
+
 mod alone;
+mod contexts;
 mod directory;
 mod faults;
 mod guest;
@@ -18,3 +21,6 @@ mod several;
 mod sharing;
 mod stress;
 mod turns;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;

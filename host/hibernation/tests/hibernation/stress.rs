@@ -12,7 +12,7 @@ use rand_xorshift::XorShiftRng;
 use wasm_operator_hibernation::{HibernateError, Hibernation};
 
 use crate::alone::directory;
-use crate::guest::{Event, Guest, Kind, image};
+use crate::guest::{Event, FUNCTIONS, Guest, Kind, function, image};
 
 const GUESTS: usize = 8;
 /// Pages of 64 KiB that a guest begins with.
@@ -27,6 +27,8 @@ struct Tried {
     guest: Guest,
     /// What the heap holds.
     mirror: Vec<u64>,
+    /// Of its table.
+    elements: u64,
 }
 
 fn interleavings(seed: u64, steps: u64) {
@@ -43,13 +45,13 @@ fn interleavings(seed: u64, steps: u64) {
                 Err(error) => panic!("{error}"),
             }
         }
-        Tried { guest, mirror: (0..IMAGE * WORDS_OF_64_KIB).map(image).collect() }
+        Tried { guest, mirror: (0..IMAGE * WORDS_OF_64_KIB).map(image).collect(), elements: FUNCTIONS }
     };
     let mut guests: Vec<_> = (0..GUESTS).map(|number| tried(number % 2 == 0)).collect();
-    let (mut slept, mut refused) = (0_u64, 0_u64);
+    let (mut slept, mut contexts, mut refused) = (0_u64, 0_u64, 0_u64);
     for step in 0..steps {
         let number = usize::try_from(below(u64::try_from(GUESTS).unwrap())).unwrap();
-        let Tried { guest, mirror } = &mut guests[number];
+        let Tried { guest, mirror, elements } = &mut guests[number];
         let words = u64::try_from(mirror.len()).unwrap();
         let word = below(words);
         let index = usize::try_from(word).unwrap();
@@ -74,7 +76,20 @@ fn interleavings(seed: u64, steps: u64) {
             // Comes while it sleeps, and waits until it is polled.
             700..930 => guest.send(Event::Happened { number: step }),
             930..960 => assert!(guest.poll(Waker::noop())),
-            960..985 => _ = guest.memories.prefetch().unwrap(),
+            960..970 => _ = guest.memories.prefetch().unwrap(),
+            970..978 => match guest.memories.hibernate_contexts() {
+                Ok(_) => contexts += 1,
+                Err(HibernateError::Budget { .. }) => refused += 1,
+                Err(error) => panic!("step {step}: {error}"),
+            },
+            978..984 => {
+                let element = below(*elements);
+                assert_eq!(guest.ask(Event::Call { element }), function(element), "step {step}");
+            }
+            984 if *elements < FUNCTIONS * 4 => {
+                assert_eq!(guest.ask(Event::GrowTable { elements: FUNCTIONS }), *elements, "step {step}");
+                *elements += FUNCTIONS;
+            }
             985..990 if words < PAGES * WORDS_OF_64_KIB => {
                 let pages = 1 + below(2);
                 assert_eq!(guest.ask(Event::Grow { pages }), 1 + words / WORDS_OF_64_KIB, "step {step}");
@@ -97,13 +112,14 @@ fn interleavings(seed: u64, steps: u64) {
     for tried in &mut guests {
         whole(tried, steps);
     }
-    assert!(slept > steps / 20 && refused > 0, "{slept} hibernations of {steps} steps, {refused} refused");
+    let counts = format!("{slept} hibernations and {contexts} of contexts in {steps} steps, {refused} refused");
+    assert!(slept > steps / 20 && contexts > steps / 1_000 && refused > 0, "{counts}");
     drop(guests);
     assert_eq!(hibernation.disk_bytes(), 0);
 }
 
 /// Compares every word.
-fn whole(Tried { guest, mirror }: &mut Tried, step: u64) {
+fn whole(Tried { guest, mirror, .. }: &mut Tried, step: u64) {
     guest.poll(Waker::noop());
     let _ = guest.answers();
     for word in 0..u64::try_from(mirror.len()).unwrap() {

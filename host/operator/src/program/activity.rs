@@ -44,6 +44,8 @@ struct State {
     held: u64,
     /// It was put to sleep, and has gone on since then.
     woken: Option<Woken>,
+    /// A task waits until it has been quiet for a while.
+    is_resting: bool,
     /// When it was woken from disk, until it sends a request or rests for longer than a loop pauses.
     asks_nothing_since: Option<Instant>,
 }
@@ -75,6 +77,21 @@ impl State {
             self.wakes = self.wakes.wrapping_add(1);
         }
         rested
+    }
+
+    fn begins_to_rest(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_resting, true)
+    }
+
+    fn rest(&mut self) -> Option<(u64, Instant)> {
+        self.is_resting = self.idle_since.is_some();
+        self.idle_since.map(|since| (self.wakes, since))
+    }
+
+    fn has_rested(&mut self, wakes: u64) -> bool {
+        let has_rested = self.idle_since.is_some() && self.wakes == wakes;
+        self.is_resting &= !has_rested;
+        has_rested
     }
 
     /// Whether the program was idle, and what ended that.
@@ -144,6 +161,21 @@ impl Activity {
         if state.idle_since.is_some() {
             (state.hibernated, state.held) = (true, held);
         }
+    }
+
+    /// Whether nobody waits yet until the program has been quiet for a while.
+    pub(crate) fn begins_to_rest(&self) -> bool {
+        self.state.lock().begins_to_rest()
+    }
+
+    /// What to wait for: this sleep, and when it began. None: it has gone on, and nobody waits any more.
+    pub(crate) fn rest(&self) -> Option<(u64, Instant)> {
+        self.state.lock().rest()
+    }
+
+    /// Whether this sleep has lasted until now. Then nobody waits any more.
+    pub(crate) fn has_rested(&self, wakes: u64) -> bool {
+        self.state.lock().has_rested(wakes)
     }
 
     fn rests(&self) {
@@ -264,6 +296,23 @@ mod tests {
             assert!(state.goes_on().is_some());
             assert_eq!(state.asks_nothing_since, kept, "{rest:?}");
         }
+    }
+
+    #[test]
+    fn one_waits_until_a_sleep_has_lasted_however_often_the_program_goes_on_meanwhile() {
+        let mut state = State { waits: true, ..State::default() };
+        assert!(state.rests() && state.begins_to_rest());
+        let (first, _) = state.rest().unwrap();
+        assert!(state.goes_on().is_some());
+        state.waits = true;
+        assert!(state.rests() && !state.begins_to_rest(), "somebody waits already");
+        assert!(!state.has_rested(first));
+        let (second, since) = state.rest().unwrap();
+        assert_eq!(Some(since), state.idle_since);
+        assert!(state.has_rested(second) && state.begins_to_rest(), "that one is done");
+        assert!(state.goes_on().is_some());
+        assert_eq!(state.rest(), None);
+        assert!(state.begins_to_rest(), "nobody waits for a program that runs");
     }
 
     #[test]

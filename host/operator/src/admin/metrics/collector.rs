@@ -264,7 +264,7 @@ fn hibernation(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers) -> fmt::R
     }
     let counts = numbers.iter().map(|(guest, numbers)| (guest, numbers.hibernations()));
     let counts: Vec<_> = counts.filter(|(_, counts)| *counts != Hibernations::default()).collect();
-    let families: [(&str, &str, Count); 3] = [
+    let families: [(&str, &str, Count); 4] = [
         (
             "wasm_operator_guest_hibernation_written_bytes",
             "Bytes of a program's memory that were written to disk",
@@ -274,6 +274,11 @@ fn hibernation(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers) -> fmt::R
             "wasm_operator_guest_hibernation_read_ahead_bytes",
             "Bytes of a program's memory that were read ahead of a predicted event or a timer",
             |counts| counts.read_ahead,
+        ),
+        (
+            "wasm_operator_guest_hibernation_contexts",
+            "How often the contexts of a program that had been quiet on disk were written there as well",
+            |counts| counts.contexts,
         ),
         (
             "wasm_operator_guest_hibernation_failures",

@@ -65,11 +65,12 @@ impl Codes {
     }
 }
 
-/// Of a program's memory, in bytes; and how often nothing could be written.
+/// Of a program's memory, in bytes; and how often its contexts were written, or nothing could be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Hibernations {
     pub(super) written: u64,
     pub(super) read_ahead: u64,
+    pub(super) contexts: u64,
     pub(super) failures: u64,
 }
 
@@ -92,6 +93,7 @@ pub(super) struct GuestNumbers {
     pub(super) first_request: Histogram,
     hibernated_bytes: AtomicU64,
     read_ahead_bytes: AtomicU64,
+    contexts_hibernated: AtomicU64,
     not_hibernated: AtomicU64,
     traps: Mutex<BTreeMap<&'static str, u64>>,
     memory: AtomicU64,
@@ -115,6 +117,7 @@ impl Default for GuestNumbers {
             first_request: Histogram::new(&FIRST_REQUEST),
             hibernated_bytes: AtomicU64::new(0),
             read_ahead_bytes: AtomicU64::new(0),
+            contexts_hibernated: AtomicU64::new(0),
             not_hibernated: AtomicU64::new(0),
             traps: Mutex::default(),
             memory: AtomicU64::new(0),
@@ -164,6 +167,11 @@ impl GuestNumbers {
         self.hibernated_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    pub(super) fn contexts_hibernated(&self, bytes: u64) {
+        self.contexts_hibernated.fetch_add(1, Ordering::Relaxed);
+        self.hibernated_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(super) fn read_ahead(&self, bytes: u64) {
         self.wakes.add("predicted");
         self.read_ahead_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -177,6 +185,7 @@ impl GuestNumbers {
         Hibernations {
             written: self.hibernated_bytes.load(Ordering::Relaxed),
             read_ahead: self.read_ahead_bytes.load(Ordering::Relaxed),
+            contexts: self.contexts_hibernated.load(Ordering::Relaxed),
             failures: self.not_hibernated.load(Ordering::Relaxed),
         }
     }

@@ -138,6 +138,11 @@ impl Metrics {
         self.guest(guest).hibernated(bytes, took);
     }
 
+    /// The contexts of a hibernated program are on disk as well: so many bytes.
+    pub(crate) fn contexts_hibernated(&self, guest: &str, bytes: u64) {
+        self.guest(guest).contexts_hibernated(bytes);
+    }
+
     /// A program that was woken from disk sends its first request, so long after its wake.
     pub(crate) fn first_request(&self, guest: &str, took: Duration) {
         self.guest(guest).first_request.observe(took);

@@ -38,6 +38,7 @@ fn everything() -> (Registry, Metrics) {
     metrics.trapped("ring-0", "trap");
     metrics.memory("ring-0", 65_536);
     metrics.hibernated("ring-0", 65_536, Duration::from_millis(2));
+    metrics.contexts_hibernated("ring-0", 57_344);
     metrics.first_request("ring-0", Duration::from_millis(3));
     metrics.not_hibernated("ring-0");
     metrics.set_disk(|| 131_072);

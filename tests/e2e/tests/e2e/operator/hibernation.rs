@@ -74,6 +74,29 @@ fn a_quiet_cluster_wakes_no_program() -> Result<()> {
     })
 }
 
+#[test]
+fn programs_that_have_been_quiet_for_a_while_have_their_contexts_on_disk_and_go_on() -> Result<()> {
+    test(async |space| {
+        let ring = Ring::new(space, 3).await?;
+        let guests = ring.guests_of("ring-operator").into_iter().map(hibernating);
+        let host = space.host().guests(guests).start().await?;
+        for lap in 1..=3 {
+            ring.lap(lap).await?;
+            for guest in ring.names() {
+                eventually("the program's contexts are written to disk", async || {
+                    let count = "wasm_operator_guest_hibernation_contexts_total";
+                    let written = host.metrics().await?.sum(count, &[("guest", &guest)]);
+                    ensure!(written >= lap as f64, "those of `{guest}` were written {written} times in {lap} laps");
+                    Ok(())
+                })
+                .await?;
+            }
+        }
+        assert_eq!(host.metrics().await?.sum("wasm_operator_guest_traps_total", &[]), 0.0);
+        Ok(())
+    })
+}
+
 async fn all_wakes(host: &Host, ring: &Ring<'_>) -> Result<f64> {
     let mut sum = 0.0;
     for guest in ring.names() {
