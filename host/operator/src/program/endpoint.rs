@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -15,21 +16,23 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use futures::future::{Either, select};
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
 use subtle::ConstantTimeEq;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 use wasm_operator_cluster::gateway::API_AUTHORITY;
 use wasm_operator_core::limits::Limits;
@@ -38,6 +41,7 @@ use wasm_operator_engine::{OutgoingHttp, Timeouts};
 
 use super::activity::{Activity, UnderWay};
 use super::observed::Delivered;
+use super::watched;
 use crate::outgoing::Outgoing;
 
 /// Random bytes of a token.
@@ -60,6 +64,7 @@ const MAX_HEADERS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 type Answer = Response<http_body_util::Either<Full<Bytes>, Delivered>>;
+type Delivery = Response<Delivered>;
 
 /// The endpoint of one run. Dropped, it is gone with its connections.
 pub(super) struct Endpoint {
@@ -207,27 +212,43 @@ impl Drop for Shown {
 async fn connection(stream: TcpStream, service: Arc<Service>, shown: Shown) {
     // Events are small and must not wait for each other.
     let _ = stream.set_nodelay(true);
-    let shown = Arc::new(shown);
-    let showing = shown.clone();
+    let (watch, mut watched) = oneshot::channel();
+    let shared = Arc::new((shown, Mutex::new(Some(watch))));
+    let serving = shared.clone();
     let handle = service_fn(move |request| {
-        let (service, shown) = (service.clone(), showing.clone());
-        async move { Ok::<_, Infallible>(service.answer(request, &shown).await) }
+        let (service, shared) = (service.clone(), serving.clone());
+        async move {
+            let (shown, watch) = &*shared;
+            Ok::<_, Infallible>(service.answer(request, shown, watch).await)
+        }
     });
-    let mut connection = Box::pin(
+    let mut connection = Box::new(
         http1::Builder::new()
             .max_buf_size(MAX_HEAD_BYTES)
             .max_headers(MAX_HEADERS)
             .serve_connection(TokioIo::new(stream), handle),
     );
-    let served = match timeout(STRANGER_TIME, &mut connection).await {
+    let served = timeout(STRANGER_TIME, select(&mut watched, &mut connection)).await;
+    let served = match served {
         Ok(served) => served,
-        Err(_) if shown.known.load(Ordering::Relaxed) => connection.await,
+        Err(_) if shared.0.known.load(Ordering::Relaxed) => select(&mut watched, &mut connection).await,
         Err(_) => return,
     };
-    if let Err(error) = served {
+    let result = match served {
+        Either::Left((Ok(watch), _)) => {
+            let stream = connection.into_parts().io.into_inner();
+            watched::send(stream, watch).await.map_err(|error| error.to_string())
+        }
+        Either::Left((Err(_), _)) => Ok(()),
+        Either::Right((served, _)) => served.map_err(|error| error.to_string()),
+    };
+    if let Err(error) = result {
         debug!(%error, "a connection to a program's endpoint broke");
     }
 }
+
+/// Takes the one watch for which the connection is taken from hyper.
+type Handover = Mutex<Option<oneshot::Sender<Delivery>>>;
 
 struct Service {
     /// The value of the header `authorization`.
@@ -241,20 +262,31 @@ struct Service {
 }
 
 impl Service {
-    async fn answer(&self, request: Request<Incoming>, shown: &Shown) -> Answer {
+    /// Does not resolve once the answer was handed over.
+    async fn answer(&self, request: Request<Incoming>, shown: &Shown, watch: &Handover) -> Answer {
         let given = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
         if !bool::from(given.ct_eq(&self.token)) {
             return unauthorized();
         }
         shown.show();
         let under_way = self.activity.request();
-        match self.forward(request, under_way).await {
+        let knows_chunks = request.version() == Version::HTTP_11;
+        let (answer, is_watch) = match self.forward(request, under_way).await {
             Ok(answer) => answer,
-            Err(refusal) => refused(&refusal),
+            Err(refusal) => return refused(&refusal),
+        };
+        let lasts = is_watch && knows_chunks && answer.status() == StatusCode::OK;
+        let watch = lasts.then(|| watch.lock().take()).flatten();
+        if let Some(watch) = watch {
+            // Nobody waits for it where the connection ends.
+            let _ = watch.send(answer);
+            return pending().await;
         }
+        answer.map(http_body_util::Either::Right)
     }
 
-    async fn forward(&self, request: Request<Incoming>, under_way: UnderWay) -> Result<Answer, Refusal> {
+    /// The answer, and whether it is to a watch.
+    async fn forward(&self, request: Request<Incoming>, under_way: UnderWay) -> Result<(Delivery, bool), Refusal> {
         let (mut parts, body) = request.into_parts();
         parts.headers.remove(AUTHORIZATION);
         let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
@@ -292,8 +324,7 @@ impl Service {
         self.activity.delivers();
         // The answer to a watch is never whole: the program waits for its events idly.
         let held = (!is_watch).then_some((under_way, Some(place)));
-        let delivered = |body| Delivered::new(body, self.activity.clone(), held);
-        Ok(answer.map(|body| http_body_util::Either::Right(delivered(body))))
+        Ok((answer.map(|body| Delivered::new(body, self.activity.clone(), held)), is_watch))
     }
 }
 

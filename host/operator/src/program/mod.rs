@@ -5,6 +5,7 @@ mod endpoint;
 mod hibernate;
 mod observed;
 mod run;
+mod watched;
 
 use std::collections::HashMap;
 use std::io;
