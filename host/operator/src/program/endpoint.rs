@@ -52,9 +52,11 @@ const MAX_CONNECTIONS: usize = 96;
 /// Connections without a request that had the token. A program may open one for each of its objects before it sends the first
 /// request. Others' fill their places, and the oldest goes.
 const MAX_STRANGERS: usize = 96;
-/// How long the next connection waits for one of those places before the oldest has to go. A program needs far less to send its
-/// first request.
-const STRANGERS_TURN: Duration = Duration::from_millis(20);
+/// How long each of those can keep its place when the next connection needs one. On a busy machine a program takes a while
+/// to send the first request of each.
+const STRANGERS_TURN: Duration = Duration::from_secs(1);
+/// Until the next look whether a place is free: a connection says that it ends a moment before it has ended.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long a connection without such a request lives.
 const STRANGER_TIME: Duration = Duration::from_secs(5);
 /// The head of a request: bytes and headers. kube's have some hundred bytes.
@@ -133,6 +135,7 @@ impl Drop for Serving {
 
 struct Connection {
     task: Serving,
+    since: Instant,
     /// Whether a request on it had the token.
     known: Arc<AtomicBool>,
 }
@@ -154,10 +157,12 @@ impl Open {
             if strangers < MAX_STRANGERS && self.connections.len() - strangers < MAX_CONNECTIONS {
                 return;
             }
-            let has_changed = timeout(STRANGERS_TURN, self.changed.notified()).await.is_ok();
-            if !has_changed && strangers >= MAX_STRANGERS {
-                let oldest = self.connections.iter().position(Connection::is_stranger);
-                oldest.and_then(|oldest| self.connections.remove(oldest));
+            let had_its_turn =
+                |connection: &Connection| connection.is_stranger() && connection.since.elapsed() >= STRANGERS_TURN;
+            let oldest = self.connections.iter().position(had_its_turn);
+            match oldest.filter(|_| strangers >= MAX_STRANGERS) {
+                Some(oldest) => _ = self.connections.remove(oldest),
+                None => _ = timeout(LOOK, self.changed.notified()).await,
             }
         }
     }
@@ -184,7 +189,7 @@ async fn serve(listener: TcpListener, service: Arc<Service>) {
         let known = Arc::new(AtomicBool::new(false));
         let shown = Shown { known: known.clone(), changed: open.changed.clone() };
         let task = Serving(tokio::spawn(connection(stream, service.clone(), shown)).abort_handle());
-        open.connections.push_back(Connection { task, known });
+        open.connections.push_back(Connection { task, since: Instant::now(), known });
     }
 }
 
