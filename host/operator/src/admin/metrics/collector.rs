@@ -277,7 +277,7 @@ fn hibernation(encoder: &mut DescriptorEncoder<'_>, numbers: &Numbers) -> fmt::R
         ),
         (
             "wasm_operator_guest_hibernation_contexts",
-            "How often the contexts of a program that had been quiet on disk were written there as well",
+            "How often the contexts of a program that rested on disk were written there as well",
             |counts| counts.contexts,
         ),
         (
